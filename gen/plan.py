@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The plan: how a network is laid out on a device. Numbers only; `gen.assembly` builds from it."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from xnorforge.gen.network import Network
+
+__all__ = ["LayerPlan", "Plan"]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One MatrixVectorUnit.
+
+    rows, columns, input_bits: the layer's shape. pe, simd, pl: rows, columns and input planes
+    worked on in parallel. weight_store, preset_store, buffer_store: "block" (block RAM) or "lut"
+    (distributed RAM, or flip-flops where the family has none). scores: True for the last layer.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    input_kind: str
+    input_bits: int
+    scores: bool
+    pe: int
+    simd: int
+    pl: int
+    weight_store: str
+    preset_store: str
+    buffer_store: str
+
+    @property
+    def nf(self) -> int:
+        """Row folds."""
+        return -(-self.rows // self.pe)
+
+    @property
+    def sf(self) -> int:
+        """Column folds."""
+        return -(-self.columns // self.simd)
+
+    @property
+    def groups(self) -> int:
+        """Input-plane groups."""
+        return -(-self.input_bits // self.pl)
+
+    @property
+    def fold_cycles(self) -> int:
+        """Engine cycles per vector."""
+        return self.nf * self.sf * self.groups
+
+    @property
+    def weight_width_bits(self) -> int:
+        return self.pe * self.simd
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A network laid out on a device.
+
+    family: "ice40" or "ecp5". device: key of `gen.devices`. board: key of `gen.boards` or None.
+    clock_hz: the PLL's real output (or the requested clock without a board). lanes: image
+    elements a beat of the core's image stream. link: "uart".
+    """
+
+    family: str
+    device: str
+    board: str | None
+    clock_hz: float
+    link: str
+    baud: int
+    lanes: int
+    layers: tuple[LayerPlan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, item: dict[str, Any]) -> "Plan":
+        fields = {f.name for f in dataclasses.fields(cls)}
+        layer_fields = {f.name for f in dataclasses.fields(LayerPlan)}
+        kept = {k: v for k, v in item.items() if k in fields}
+        kept["layers"] = tuple(
+            LayerPlan(**{k: v for k, v in layer.items() if k in layer_fields})
+            for layer in item["layers"]
+        )
+        return cls(**kept)
+
+    def structure_hash(self, network: Network) -> int:
+        """First 32 bits of the SHA-256 of all that shapes the circuit (weights excluded).
+
+        Two models with equal hashes can be exchanged at run time.
+        """
+        structure = {
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "lanes": self.lanes,
+            "family": self.family,
+            "input": dataclasses.asdict(network.input.value),
+            "head": [network.head.tie, network.head.scale is not None],
+        }
+        digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
+        return int.from_bytes(digest[:4], "big")
