@@ -90,7 +90,7 @@ class Input:
             raise ModelError(
                 f"Images must be (N, {', '.join(map(str, self.value.shape))}), not {images.shape}"
             )
-        flat = images.reshape(len(images), -1)
+        flat = images.reshape(len(images), self.value.size)
         if self.value.kind == "bit":
             return ((flat >= self.threshold) ^ self.inverted).astype(np.uint8)
         return flat
