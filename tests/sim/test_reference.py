@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The executor against plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xnorforge.gen.errors import ModelError
+from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
+from xnorforge.sim.reference import CHUNK, Executor
+
+# Below, at and above a word, a row block and a padded score block; primes.
+SIZE = st.sampled_from([1, 2, 7, 8, 31, 63, 64, 65, 97, 127, 128, 129, 193])
+
+
+@given(
+    sizes=st.lists(SIZE, min_size=2, max_size=5),
+    kind=st.sampled_from(["bit", "uint", "int"]),
+    bits=st.integers(1, 8),
+    tie=st.sampled_from(["first", "last"]),
+    affine=st.booleans(),
+    count=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_equals_numpy_on_random_networks(nets, sizes, kind, bits, tie, affine, count, seed):
+    rng = np.random.default_rng(seed)
+    network = nets.network(rng, sizes, kind, 1 if kind == "bit" else bits, tie, affine)
+    images = nets.images(rng, network, count)
+    want = nets.trace(network, images)
+
+    executor = Executor(network)
+    result = executor.run(images)
+    assert np.array_equal(result.scores, want[-1])
+    assert np.array_equal(result.labels, network.head.label(want[-1]))
+    for got, expected in zip(executor.trace(images), want, strict=True):
+        assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, CHUNK - 1, CHUNK, 2 * CHUNK + 5])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_equals_numpy_however_the_batch_is_cut(nets, count, threads):
+    rng = np.random.default_rng(count)
+    network = nets.network(rng, [50, 70, 10])
+    images = nets.images(rng, network, max(count, 1))[:count]
+    result = Executor(network, threads).run(images)
+    assert result.scores.shape == (count, 10)
+    if count:
+        assert np.array_equal(result.scores, nets.trace(network, images)[-1])
+
+
+def test_images_may_have_any_shape_and_layout(nets):
+    rng = np.random.default_rng(1)
+    network = nets.network(rng, [36, 5])
+    flat = nets.images(rng, network, 6)
+    want = Executor(network).run(flat).scores
+    strided = np.asfortranarray(flat.reshape(6, 6, 6, 1))
+    assert np.array_equal(Executor(network).run(strided).scores, want)
+
+
+def test_scores_are_64_bits_wide_where_32_do_not_hold_them():
+    value = ValueType("uint", 24, (200,))
+    weights = np.ones((1, 200), np.int8)
+    network = Network("wide", Input(value, "uint32"), (Dense("l", value, weights, None),), Head())
+    images = np.full((1, 200), (1 << 24) - 1, np.uint32)
+    result = Executor(network).run(images)
+    assert result.scores.dtype == np.int64
+    assert result.scores[0, 0] == 200 * ((1 << 24) - 1)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 36), np.float32), "must be uint8, not float32"),
+        (np.zeros((2, 35), np.uint8), r"must be \(N, 36\), not \(2, 35\)"),
+    ],
+)
+def test_wrong_images_are_refused(nets, images, message):
+    network = nets.network(np.random.default_rng(1), [36, 5])
+    with pytest.raises(ModelError, match=message):
+        Executor(network).run(images)
+
+
+def test_pixels_outside_the_range_are_refused(nets):
+    network = nets.network(np.random.default_rng(1), [36, 5], "uint", 4)
+    with pytest.raises(ModelError, match="takes pixels from 0 to 15; the images hold 0 to 16"):
+        Executor(network).run(np.eye(36, dtype=np.uint8) * 16)
+
+
+def test_zero_threads_are_refused(nets):
+    with pytest.raises(ModelError, match="at least 1 thread, not 0"):
+        Executor(nets.network(np.random.default_rng(1), [3, 2]), 0)
