@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Folding overrides: `{layer: {"pe": 4, "simd": 49, "weight_store": "lut", ...}}`, checked."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xnorforge.gen.errors import PlanError
+from xnorforge.gen.network import Dense, Network
+
+__all__ = ["FOLD_FIELDS", "STORE_FIELDS", "read_overrides"]
+
+FOLD_FIELDS = ("pe", "simd", "pl")
+STORE_FIELDS = ("weight_store", "preset_store", "buffer_store")
+STORE_KINDS = ("block", "lut")
+
+
+def read_overrides(
+    source: str | Path | Mapping[str, Any] | None, network: Network
+) -> dict[str, dict[str, Any]]:
+    """Overrides from a JSON file or a mapping, every name and value checked.
+
+    Raises PlanError naming the file, the layer, the field and what is allowed.
+    """
+    if source is None:
+        return {}
+    if isinstance(source, Mapping):
+        where, content = "Overrides", source
+    else:
+        where = str(source)
+        try:
+            content = json.loads(Path(source).read_text())
+        except OSError as error:
+            raise PlanError(f"{where} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise PlanError(f"{where} is not JSON: {error}") from None
+    if not isinstance(content, Mapping):
+        raise PlanError(f"{where} must map layer names to settings, not {content!r}")
+    layers = {layer.name: layer for layer in network.layers}
+    for name, fields in content.items():
+        if name not in layers:
+            raise PlanError(f"{where}: no layer {name!r}; the layers are {', '.join(layers)}")
+        if not isinstance(fields, Mapping):
+            raise PlanError(f"{where}: layer {name!r} must map fields to values, not {fields!r}")
+        for field, value in fields.items():
+            _check(f"{where}: layer {name!r}", layers[name], field, value)
+    return {name: dict(fields) for name, fields in content.items()}
+
+
+def _check(where: str, layer: Dense, field: str, value: Any) -> None:
+    if field in STORE_FIELDS:
+        if value not in STORE_KINDS:
+            raise PlanError(f"{where}: {field} must be 'block' or 'lut', not {value!r}")
+        return
+    if field not in FOLD_FIELDS:
+        known = ", ".join(FOLD_FIELDS + STORE_FIELDS)
+        raise PlanError(f"{where}: unknown field {field!r}; the fields are {known}")
+    limit = {"pe": layer.rows, "simd": layer.columns, "pl": layer.source.bits}[field]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+        raise PlanError(f"{where}: {field} must be an integer from 1 to {limit}, not {value!r}")

