@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Population count: how many of `width` bits are 1.
+
+    3 bits -> full adder (2 LUTs)                       level 0
+    n bits -> count(2^k - 1) + count(the rest) + 1 bit  levels 1, 2, ...
+
+Every ripple adder takes one more raw bit through its carry-in, written without primitives as
+`({a, 1} + {b, cin}) >> 1`: a tree over 2^k - 1 bits is then full at every level, and n - 1 bits
+of carry chain do the work that a tree of plain sums needs more cells for.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["PIPELINES", "STRUCTURES", "Cost", "Popcount", "PopcountConfig"]
+
+STRUCTURES = ("carry", "plain")
+PIPELINES = ("none", "output", "half", "full")
+
+
+class Cost(NamedTuple):
+    """Predicted size: packed logic cells of the family, and flip-flops among or beside them."""
+
+    cells: int
+    flip_flops: int
+
+
+@dataclass(frozen=True)
+class PopcountConfig:
+    """Shape of a `Popcount`.
+
+    Parameters
+    ----------
+    width : int
+        Bits counted, at least 1.
+    structure : str
+        `"carry"`: full adders and ripple adders with a raw bit in every carry-in. `"plain"`: a
+        tree of `+`, left to the synthesiser; the checked baseline.
+    pipeline : str
+        Where registers are: `"none"` (combinational), `"output"`, `"half"` (after every second
+        adder level, counted from the output), `"full"` (after the leaves and after every adder).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a parameter of the wrong kind, or outside its range.
+    """
+
+    width: int
+    structure: str = "carry"
+    pipeline: str = "output"
+
+    def __post_init__(self) -> None:
+        check_positive("Popcount width", self.width)
+        check_choice("Popcount structure", self.structure, STRUCTURES)
+        check_choice("Popcount pipeline", self.pipeline, PIPELINES)
+
+    @property
+    def output_width(self) -> int:
+        """Bits of the count."""
+        return self.width.bit_length()
+
+    @property
+    def depth(self) -> int:
+        """Number of the output's level: 0 for a lone leaf, else the adders on the path."""
+        return _depth(self.width)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from `i` to `o`."""
+        return sum(self.is_registered(level) for level in range(self.depth + 1))
+
+    def is_registered(self, level: int) -> bool:
+        """Whether the values of a level go through a register."""
+        if self.pipeline == "full":
+            return True
+        if self.pipeline == "half":
+            return (self.depth - level) % 2 == 0
+        return self.pipeline == "output" and level == self.depth
+
+    def reference(self, x: int) -> int:
+        """The count, for the low `width` bits of `x`."""
+        return (x & ((1 << self.width) - 1)).bit_count()
+
+
+class Popcount(wiring.Component):
+    """Counts the ones of a word.
+
+    Free running: a word enters and a count leaves every cycle, with no handshake and no reset.
+
+    Throughput: 1 word per cycle.  Latency: `config.latency` cycles.
+    Cost: see `docs/blocks/engine.md`.
+
+    Parameters
+    ----------
+    config : PopcountConfig
+
+    Members
+    -------
+    i : In(width)
+        The word.
+    o : Out(output_width)
+        Its count, `config.latency` cycles later.
+    """
+
+    def __init__(self, *, config: PopcountConfig):
+        if not isinstance(config, PopcountConfig):
+            raise TypeError(f"Popcount config must be a PopcountConfig, not {config!r}")
+        self.config = config
+        super().__init__({"i": In(config.width), "o": Out(config.output_width)})
+
+    def elaborate(self, platform) -> Module:
+        # A "level" is one rank of leaves or adders. A "raw" bit is one that no leaf has counted.
+        m = Module()
+        config = self.config
+
+        def delay(value: Value, levels: Iterable[int]) -> Value:
+            count = sum(config.is_registered(level) for level in levels)
+            return delayed(m, value, count, name="delay")
+
+        def at_level(bits: Value, level: int) -> Value:
+            """Count of `bits`, behind the register of `level`."""
+            own = _depth(len(bits))
+            if own < level:
+                return delay(at_level(bits, own), range(own + 1, level + 1))
+            if len(bits) <= 3:
+                return delay(_leaf(bits, config.structure), (level,))
+            low, high, raw = _split(len(bits))
+            a = at_level(bits[:low], level - 1)
+            b = at_level(bits[low : low + high], level - 1)
+            carry = delay(bits[low + high :], range(level)) if raw else None
+            return delay(_add(a, b, carry, len(bits), config.structure), (level,))
+
+        m.d.comb += self.o.eq(at_level(self.i, config.depth))
+        return m
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raises TypeError unless `value` is an integer, ValueError unless it is at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a positive integer, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be a positive integer, not {value!r}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+
+
+def delayed(m: Module, value: Value, cycles: int, *, name: str) -> Value:
+    """`value` behind `cycles` registers without reset."""
+    for stage in range(cycles):
+        register = Signal(len(value), name=f"{name}_{stage}", reset_less=True)
+        m.d.sync += register.eq(value)
+        value = register
+    return value
+
+
+def _depth(width: int) -> int:
+    return max(0, width.bit_length() - 2)
+
+
+def _split(width: int) -> tuple[int, int, int]:
+    """Operand widths and carry-in bits of the adder that counts `width` >= 4 bits.
+
+    One operand is the largest full tree, 2^k - 1 bits, below `width`: halving `width` instead
+    leaves leaves of two bits and costs up to 30 % more.
+    """
+    full = (1 << (width.bit_length() - 1)) - 1
+    rest = width - full
+    return (1, full, 0) if rest == 1 else (rest - 1, full, 1)
+
+
+def _leaf(bits: Value, structure: str) -> Value:
+    if len(bits) == 1:
+        return bits
+    if structure == "plain":
+        return sum((bit for bit in bits[1:]), bits[0])[:2]
+    if len(bits) == 2:
+        return Cat(bits[0] ^ bits[1], bits[0] & bits[1])
+    a, b, c = bits
+    return Cat(a ^ b ^ c, (a & b) | (a & c) | (b & c))
+
+
+def _add(a: Value, b: Value, carry: Value | None, most: int, structure: str) -> Value:
+    """`a + b + carry`, which is at most `most`."""
+    width = most.bit_length()
+    if carry is None:
+        return (a + b)[:width]
+    if structure == "plain":
+        return (a + b + carry)[:width]
+    # The bottom pair 1 + carry makes the chain's carry-in; its own sum bit is dropped.
+    return (Cat(C(1, 1), a) + Cat(carry, b))[1 : 1 + width]
