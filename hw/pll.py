@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Clock generation: PLL dividers, PLL primitives and the reset that goes with them.
+
+    clk_in -> [/ reference] -> phase detector -> VCO -> [/ output] -> clk
+                                     ^                          |
+                                     +----- [/ feedback] <------+   (iCE40: taken from the VCO)
+
+    iCE40   clk = clk_in * feedback / (reference * output),  VCO = clk * output
+    ECP5    clk = clk_in * feedback / reference,             VCO = clk * output
+
+Limits are those of Lattice's data sheets (FPGA-TN-02052 for iCE40, FPGA-DS-02012 for ECP5).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.cdc import FFSynchronizer
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["PLL_KINDS", "Pll", "PllConfig", "ResetSequencer"]
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What a kind of PLL can do. Frequencies in Hz, both ends allowed.
+
+    feedback_from_vco: the feedback divider follows the VCO, not the output divider.
+    wake_seconds: block RAM is not readable for this long after configuration.
+    """
+
+    input_hz: tuple[int, int]
+    pfd_hz: tuple[int, int]
+    vco_hz: tuple[int, int]
+    output_hz: tuple[int, int]
+    reference: range
+    feedback: range
+    output: tuple[int, ...]
+    feedback_from_vco: bool
+    wake_seconds: Fraction
+
+
+_ICE40 = _Rules(
+    input_hz=(10_000_000, 133_000_000),
+    pfd_hz=(10_000_000, 133_000_000),
+    vco_hz=(533_000_000, 1_066_000_000),
+    output_hz=(16_000_000, 275_000_000),
+    reference=range(1, 17),
+    feedback=range(1, 129),
+    output=(2, 4, 8, 16, 32, 64),
+    feedback_from_vco=True,
+    wake_seconds=Fraction(15, 1_000_000),
+)
+_ECP5 = _Rules(
+    input_hz=(8_000_000, 400_000_000),
+    pfd_hz=(10_000_000, 400_000_000),
+    vco_hz=(400_000_000, 800_000_000),
+    output_hz=(3_125_000, 400_000_000),
+    reference=range(1, 129),
+    feedback=range(1, 81),
+    output=tuple(range(1, 129)),
+    feedback_from_vco=False,
+    wake_seconds=Fraction(0),
+)
+_RULES = {"SB_PLL40_CORE": _ICE40, "SB_PLL40_PAD": _ICE40, "EHXPLLL": _ECP5}
+
+PLL_KINDS = tuple(_RULES)
+"""Primitives that `PllConfig` and `Pll` know."""
+
+# Upper ends of the phase detector's ranges, for FILTER_RANGE 1, 2, ...
+_ICE40_FILTER_HZ = (17_000_000, 26_000_000, 44_000_000, 66_000_000, 101_000_000)
+
+
+@dataclass(frozen=True)
+class PllConfig:
+    """A legal setting of one PLL.
+
+    Parameters
+    ----------
+    kind : str
+        Primitive: "SB_PLL40_PAD" (clock pin that belongs to the PLL), "SB_PLL40_CORE" (clock
+        from the fabric) or "EHXPLLL".
+    input_hz : int
+        Frequency of the oscillator.
+    reference, feedback, output : int
+        Dividers as they divide (an iCE40 DIVQ of 5 is an `output` of 32).
+
+    Raises
+    ------
+    ValueError
+        A divider or a frequency outside the primitive's range.
+    """
+
+    kind: str
+    input_hz: int
+    reference: int
+    feedback: int
+    output: int
+
+    def __post_init__(self) -> None:
+        rules = _rules(self.kind)
+        for name in ("reference", "feedback", "output"):
+            if getattr(self, name) not in getattr(rules, name):
+                raise ValueError(f"{self.kind} {name} divider cannot be {getattr(self, name)!r}")
+        for name, value in (
+            ("input", Fraction(self.input_hz)),
+            ("pfd", self._pfd),
+            ("vco", self._vco),
+            ("output", self._output),
+        ):
+            low, high = getattr(rules, f"{name}_hz")
+            if not low <= value <= high:
+                raise ValueError(
+                    f"{self.kind} {name} frequency must be {low / 1e6:g} to {high / 1e6:g} MHz, "
+                    f"not {float(value) / 1e6:g} MHz"
+                )
+
+    @classmethod
+    def nearest(cls, kind: str, input_hz: int, requested_hz: float) -> "PllConfig":
+        """The legal setting whose output is nearest to `requested_hz`.
+
+        Equals go to the lowest reference divider, then (ECP5) to the VCO nearest 600 MHz.
+        Raises ValueError when the input or the request is outside the primitive's range.
+        """
+        rules = _rules(kind)
+        for name, value in (("input", input_hz), ("output", requested_hz)):
+            low, high = getattr(rules, f"{name}_hz")
+            if not low <= value <= high:
+                raise ValueError(
+                    f"{kind} {name} frequency must be {low / 1e6:g} to {high / 1e6:g} MHz, "
+                    f"not {value / 1e6:g} MHz"
+                )
+        target = Fraction(requested_hz)
+        best: tuple[Fraction, int, Fraction] | None = None
+        chosen = (0, 0, 0)
+        for reference, feedback, output, clk in _settings(rules, input_hz):
+            vco_distance = Fraction(0)
+            if not rules.feedback_from_vco:
+                vco_distance = abs(clk * output - 600_000_000)
+            key = (abs(clk - target), reference, vco_distance)
+            if best is None or key < best:
+                best, chosen = key, (reference, feedback, output)
+        if best is None:
+            raise ValueError(f"{kind} has no legal setting for {input_hz / 1e6:g} MHz input")
+        return cls(kind, input_hz, *chosen)
+
+    @classmethod
+    def from_parameters(
+        cls, kind: str, input_hz: int, parameters: Mapping[str, int]
+    ) -> "PllConfig":
+        """The setting of an instance in a netlist, from its parameters as integers."""
+        if _rules(kind) is _ECP5:
+            names, plus, power = ("CLKI_DIV", "CLKFB_DIV", "CLKOP_DIV"), 0, False
+        else:
+            names, plus, power = ("DIVR", "DIVF", "DIVQ"), 1, True
+        reference, feedback, output = (parameters[name] for name in names)
+        return cls(
+            kind, input_hz, reference + plus, feedback + plus, 1 << output if power else output
+        )
+
+    @property
+    def _pfd(self) -> Fraction:
+        return Fraction(self.input_hz, self.reference)
+
+    @property
+    def _output(self) -> Fraction:
+        clk = self._pfd * self.feedback
+        return clk / self.output if _rules(self.kind).feedback_from_vco else clk
+
+    @property
+    def _vco(self) -> Fraction:
+        return self._output * self.output
+
+    @property
+    def pfd_hz(self) -> float:
+        """Frequency at the phase detector."""
+        return float(self._pfd)
+
+    @property
+    def vco_hz(self) -> float:
+        return float(self._vco)
+
+    @property
+    def output_hz(self) -> float:
+        """The frequency that the PLL really makes."""
+        return float(self._output)
+
+    @property
+    def reset_cycles(self) -> int:
+        """Cycles of `output_hz` that reset stays after lock (iCE40: at least 15 us)."""
+        return max(16, ceil(_rules(self.kind).wake_seconds * self._output))
+
+    def instance_parameters(self) -> dict[str, int | str | Const]:
+        """Parameters of the primitive that depend on the setting."""
+        if _rules(self.kind) is _ECP5:
+            return {
+                "CLKI_DIV": self.reference,
+                "CLKFB_DIV": self.feedback,
+                "CLKOP_DIV": self.output,
+                "CLKOP_CPHASE": self.output // 2,
+                "CLKOP_FPHASE": 0,
+            }
+        filter_range = 1 + sum(self._pfd >= edge for edge in _ICE40_FILTER_HZ)
+        return {
+            "DIVR": Const(self.reference - 1, 4),
+            "DIVF": Const(self.feedback - 1, 7),
+            "DIVQ": Const(self.output.bit_length() - 1, 3),
+            "FILTER_RANGE": Const(filter_range, 3),
+        }
+
+
+def _rules(kind: str) -> _Rules:
+    if kind not in _RULES:
+        raise ValueError(f"PLL kind must be one of {', '.join(PLL_KINDS)}, not {kind!r}")
+    return _RULES[kind]
+
+
+def _settings(rules: _Rules, input_hz: int) -> Iterator[tuple[int, int, int, Fraction]]:
+    """All legal (reference, feedback, output, clk)."""
+    for reference in rules.reference:
+        pfd = Fraction(input_hz, reference)
+        if not rules.pfd_hz[0] <= pfd <= rules.pfd_hz[1]:
+            continue
+        for feedback in rules.feedback:
+            for output in rules.output:
+                clk = pfd * feedback / output if rules.feedback_from_vco else pfd * feedback
+                vco_legal = rules.vco_hz[0] <= clk * output <= rules.vco_hz[1]
+                if vco_legal and rules.output_hz[0] <= clk <= rules.output_hz[1]:
+                    yield reference, feedback, output, clk
+
+
+class ResetSequencer(wiring.Component):
+    """Holds reset until the PLL has been locked for a number of cycles without a break.
+
+    Runs in `sync`, in flip-flops that `sync`'s own reset does not touch; they power up in reset.
+
+    Latency: `reset` falls `cycles + 3` cycles after `locked` rises (two synchroniser stages) and
+    rises again 3 cycles after `locked` falls.
+
+    Parameters
+    ----------
+    cycles : int
+        Cycles to stay in reset after lock, at least 1.
+
+    Members
+    -------
+    locked : In(1)
+        The PLL's LOCK, asynchronous.
+    reset : Out(1)
+        Active-high reset from a flip-flop.
+    """
+
+    def __init__(self, *, cycles: int):
+        if not isinstance(cycles, int):
+            raise TypeError(f"Reset cycles must be an integer, not {cycles!r}")
+        if cycles < 1:
+            raise ValueError(f"Reset cycles must be at least 1, not {cycles!r}")
+        self.cycles = cycles
+        super().__init__({"locked": In(1), "reset": Out(1, init=1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        steady = Signal()
+        m.submodules.synchroniser = FFSynchronizer(self.locked, steady)
+        wait_count = Signal(range(self.cycles + 1), reset_less=True)
+        released = Signal(reset_less=True)
+        with m.If(~steady):
+            m.d.sync += [wait_count.eq(0), released.eq(0)]
+        with m.Elif(wait_count == self.cycles):
+            m.d.sync += released.eq(1)
+        with m.Else():
+            m.d.sync += wait_count.eq(wait_count + 1)
+        m.d.comb += self.reset.eq(~released)
+        return m
+
+
+class Pll(wiring.Component):
+    """Makes the `sync` domain of the enclosing design from an oscillator.
+
+    Instantiates the primitive of `config.kind` and a `ResetSequencer`; drives `sync`'s clock
+    with the PLL's output and its reset with the sequencer's.
+
+    Cost: one PLL, about 20 LUT4 and 20 FF.
+
+    Parameters
+    ----------
+    config : PllConfig
+
+    Members
+    -------
+    clk_in : In(1)
+        The oscillator; for "SB_PLL40_PAD" it must come straight from a port of the top.
+    """
+
+    def __init__(self, *, config: PllConfig):
+        if not isinstance(config, PllConfig):
+            raise TypeError(f"PLL configuration must be a PllConfig, not {config!r}")
+        self.config = config
+        super().__init__({"clk_in": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        clk = Signal()
+        locked = Signal()
+        primitive = _ecp5_instance if self.config.kind == "EHXPLLL" else _ice40_instance
+        m.submodules.pll = primitive(self.config, self.clk_in, clk, locked)
+        m.submodules.sequencer = sequencer = ResetSequencer(cycles=self.config.reset_cycles)
+        m.domains.sync = ClockDomain()
+        m.d.comb += [
+            sequencer.locked.eq(locked),
+            ClockSignal().eq(clk),
+            ResetSignal().eq(sequencer.reset),
+        ]
+        return m
+
+
+def _ice40_instance(config: PllConfig, clk_in: Value, clk: Signal, locked: Signal) -> Instance:
+    source = "PACKAGEPIN" if config.kind == "SB_PLL40_PAD" else "REFERENCECLK"
+    return Instance(
+        config.kind,
+        p_FEEDBACK_PATH="SIMPLE",
+        **{f"p_{name}": value for name, value in config.instance_parameters().items()},
+        **{f"i_{source}": clk_in},
+        i_RESETB=Const(1),
+        i_BYPASS=Const(0),
+        o_PLLOUTGLOBAL=clk,
+        o_LOCK=locked,
+    )
+
+
+def _ecp5_instance(config: PllConfig, clk_in: Value, clk: Signal, locked: Signal) -> Instance:
+    # Loop filter settings as Project Trellis' ecppll writes them.
+    return Instance(
+        config.kind,
+        a_ICP_CURRENT="12",
+        a_LPF_RESISTOR="8",
+        a_MFG_ENABLE_FILTEROPAMP="1",
+        a_MFG_GMCREF_SEL="2",
+        p_PLLRST_ENA="DISABLED",
+        p_INTFB_WAKE="DISABLED",
+        p_STDBY_ENABLE="DISABLED",
+        p_DPHASE_SOURCE="DISABLED",
+        p_OUTDIVIDER_MUXA="DIVA",
+        p_CLKOP_ENABLE="ENABLED",
+        p_FEEDBK_PATH="CLKOP",
+        **{f"p_{name}": value for name, value in config.instance_parameters().items()},
+        i_CLKI=clk_in,
+        i_CLKFB=clk,
+        i_RST=Const(0),
+        i_STDBY=Const(0),
+        i_PHASESEL0=Const(0),
+        i_PHASESEL1=Const(0),
+        i_PHASEDIR=Const(1),
+        i_PHASESTEP=Const(1),
+        i_PHASELOADREG=Const(1),
+        i_PLLWAKESYNC=Const(0),
+        i_ENCLKOP=Const(0),
+        o_CLKOP=clk,
+        o_LOCK=locked,
+    )
