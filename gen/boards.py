@@ -201,16 +201,19 @@ class _Boards(Mapping[str, Board]):
 
     def __getitem__(self, name: str) -> Board:
         if name not in self._boards:
-            if name not in list(self):
+            if name not in self._names():
                 raise KeyError(name)
             self._boards[name] = load_board(self._folder / f"{name}.toml")
         return self._boards[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(path.stem for path in self._folder.glob("*.toml")))
+        return iter(self._names())
 
     def __len__(self) -> int:
-        return len(list(self))
+        return len(self._names())
+
+    def _names(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.toml"))
 
 
 BOARDS: Mapping[str, Board] = _Boards(Path(__file__).with_name("data") / "boards")
