@@ -8,6 +8,7 @@ from amaranth.back import rtlil
 from amaranth.lib import data
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xnorforge.hw.stream import Queue, QueueConfig
 from xnorforge.sim.bench import Monitor, Sink, Source, never, random_stalls, run
 

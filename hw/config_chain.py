@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Head of the weight chain: checks a load and says whether the memories hold a whole model.
+
+      i --> register --+--> load_o --> store --> store --> ... --> load_i (back again)
+                       +--> CRC-32
+
+A load is a payload of a known length and its CRC-32 (zlib's), little endian. The stores are
+written while it arrives; the model counts as valid only when the CRC matched *and* the last store
+has taken its share.
+"""
+
+import zlib
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.crc import catalog
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from xnorforge.hw.store_loader import LOAD
+
+__all__ = ["CONFIG_BYTE", "ConfigHead"]
+
+CRC_BYTES = 4
+CONFIG_BYTE = data.StructLayout({"data": 8, "first": 1})
+
+
+class ConfigHead(wiring.Component):
+    """Checks weight loads.
+
+    `first` marks the first byte of a load, drops `model_valid` and starts over, also in the
+    middle of another load. A load that is short, or whose CRC differs, leaves the model invalid;
+    bytes after the end of a load are ignored until the next `first`.
+
+    `model_valid` and `weights_digest` are not reset, like the memories they speak of. A reset
+    during a load ends it: the rest is ignored and the model stays invalid.
+
+    Throughput: 1 byte per cycle.  Latency: 2 cycles from the last CRC byte to `model_valid`, plus
+    one for each store in the chain.  Cost: see docs/blocks/stores.md.
+    Back-pressure: none, always ready.
+
+    Parameters
+    ----------
+    load_bytes : bytes of the payload, which must be the sum of the stores' `load_bytes`
+    init_digest : CRC-32 of the payload that the memories power up with
+
+    Members
+    -------
+    i : In(stream.Signature(CONFIG_BYTE, always_ready=True))
+    load_o : Out(LOAD)
+        To the first store.
+    load_i : In(LOAD)
+        From the last store.
+    model_valid : Out(1)
+    weights_digest : Out(32)
+        CRC-32 of the payload in the memories; zero while the model is invalid.
+    """
+
+    def __init__(self, *, load_bytes: int, init_digest: int):
+        self.check(load_bytes, init_digest)
+        self.load_bytes = load_bytes
+        self.init_digest = init_digest
+        super().__init__(
+            {
+                "i": In(stream.Signature(CONFIG_BYTE, always_ready=True)),
+                "load_o": Out(LOAD),
+                "load_i": In(LOAD),
+                "model_valid": Out(1),
+                "weights_digest": Out(32),
+            }
+        )
+
+    @staticmethod
+    def check(load_bytes: int, init_digest: int) -> None:
+        """Raise TypeError or ValueError unless the parameters make sense."""
+        if not isinstance(load_bytes, int):
+            raise TypeError(f"Load length must be an integer, not {load_bytes!r}")
+        if load_bytes < 1:
+            raise ValueError(f"Load length must be at least 1 byte, not {load_bytes!r}")
+        if not 0 <= init_digest < 1 << 32:
+            raise ValueError(f"Initial digest must fit in 32 unsigned bits, not {init_digest!r}")
+
+    @staticmethod
+    def reference(payload: bytes) -> bytes:
+        """The load for a payload: what must be sent to `i`, its first byte marked `first`."""
+        return payload + zlib.crc32(payload).to_bytes(CRC_BYTES, "little")
+
+    def elaborate(self, platform):
+        # `left` counts the payload down and is negative after it, `closing` the CRC bytes up to 4.
+        # When the last CRC byte matches, it follows the payload into the chain: every store
+        # passes it on, so its return proves that the last store is written. Starting over is
+        # seen a cycle ahead of the byte that caused it.
+        m = Module()
+        start = Signal()
+        m.submodules.crc = crc = ResetInserter(start)(catalog.CRC32_ISO_HDLC().create())
+        valid, byte = Signal(), Signal(8)
+        left = Signal(ceil_log2(self.load_bytes) + 1, init=-1)
+        closing = Signal(range(CRC_BYTES + 1), init=CRC_BYTES)
+        differs, matched, accepted = Signal(), Signal(), Signal()
+        model_valid = Signal(init=1, reset_less=True)
+        digest = Signal(32, init=self.init_digest, reset_less=True)
+
+        payload = valid & ~left[-1]
+        check = valid & left[-1] & ~closing[-1]
+        differs_now = differs | (byte != crc.crc.word_select(closing[:-1], 8))
+        m.d.comb += [
+            start.eq(self.i.valid & self.i.payload.first),
+            crc.data.eq(byte),
+            crc.valid.eq(payload),
+            accepted.eq(check & (closing == CRC_BYTES - 1) & ~differs_now),
+            self.load_o.start.eq(start),
+            self.load_o.valid.eq(payload | accepted),
+            self.load_o.data.eq(byte),
+            self.model_valid.eq(model_valid),
+            self.weights_digest.eq(digest),
+        ]
+        m.d.sync += [valid.eq(self.i.valid), byte.eq(self.i.payload.data)]
+        with m.If(start):
+            m.d.sync += [
+                left.eq(self.load_bytes - 1),
+                closing.eq(0),
+                differs.eq(0),
+                matched.eq(0),
+                model_valid.eq(0),
+                digest.eq(0),
+            ]
+        with m.Else():
+            with m.If(payload):
+                m.d.sync += left.eq(left - 1)
+            with m.If(check):
+                m.d.sync += [closing.eq(closing + 1), differs.eq(differs_now)]
+            with m.If(accepted):
+                m.d.sync += matched.eq(1)
+            with m.If(matched & self.load_i.valid):
+                m.d.sync += [model_valid.eq(1), digest.eq(crc.crc)]
+        return m

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Weight chain: whole loads reach every store; broken, short or reset loads never count."""
+
+import random
+import zlib
+
+import pytest
+from amaranth import Module, ResetInserter
+from amaranth.back import rtlil
+from amaranth.lib import wiring
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xnorforge.hw.config_chain import ConfigHead
+from xnorforge.hw.store import Store, StoreConfig
+from xnorforge.sim.bench import run
+
+CHAIN = (
+    StoreConfig(21, 5, "block", "ice40"),
+    StoreConfig(7, 1, "lut", "ice40"),
+    StoreConfig(40, 18, "lut", "ecp5"),
+    StoreConfig(8, 3, "block", "ecp5"),
+)
+LOAD_BYTES = sum(config.load_bytes for config in CHAIN)
+
+
+def random_words(seed):
+    generator = random.Random(seed)
+    return [[generator.getrandbits(c.width) for _ in range(c.depth)] for c in CHAIN]
+
+
+def payload_of(words):
+    return b"".join(config.pack(w) for config, w in zip(CHAIN, words, strict=True))
+
+
+class Chain(wiring.Component):
+    """A head and its stores, as a core holds them."""
+
+    def __init__(self, words, load_bytes=LOAD_BYTES):
+        payload = payload_of(words)
+        self.head = ConfigHead(load_bytes=load_bytes, init_digest=zlib.crc32(payload))
+        self.stores = [Store(config=c, init=w) for c, w in zip(CHAIN, words, strict=True)]
+        super().__init__({})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.head = self.head
+        load = self.head.load_o
+        for k, store in enumerate(self.stores):
+            m.submodules[f"store_{k}"] = store
+            wiring.connect(m, load, store.load_i)
+            load = store.load_o
+        wiring.connect(m, load, self.head.load_i)
+        return m
+
+
+class Host:
+    """What the tests do to a chain, inside a testbench."""
+
+    def __init__(self, chain, ctx):
+        self.chain, self.ctx, self.head = chain, ctx, chain.head
+
+    async def send(self, load, gap=0.0, first=True):
+        generator = random.Random(len(load))
+        for k, byte in enumerate(load):
+            while generator.random() < gap:
+                await self.ctx.tick()
+            self.ctx.set(self.head.i.payload, {"data": byte, "first": first and k == 0})
+            self.ctx.set(self.head.i.valid, 1)
+            await self.ctx.tick()
+            self.ctx.set(self.head.i.valid, 0)
+
+    async def wait(self, cycles):
+        for _ in range(cycles):
+            await self.ctx.tick()
+
+    async def settle(self):
+        await self.wait(len(CHAIN) + 3)
+
+    def state(self):
+        return self.ctx.get(self.head.model_valid), self.ctx.get(self.head.weights_digest)
+
+    async def contents(self):
+        found = []
+        for store in self.chain.stores:
+            words = []
+            for address in range(store.config.depth):
+                self.ctx.set(store.address, address)
+                await self.wait(store.config.latency)
+                words.append(self.ctx.get(store.data))
+            found.append(words)
+        return found
+
+
+def run_host(script, words, **options):
+    chain = Chain(words)
+
+    async def bench(ctx):
+        await script(Host(chain, ctx))
+
+    return run(chain, [bench], bound=6000, **options)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.6])
+def test_loads_replace_the_power_up_model(gap):
+    words, second, third = random_words(1), random_words(2), random_words(3)
+
+    async def script(host):
+        assert host.state() == (1, zlib.crc32(payload_of(words)))
+        assert await host.contents() == words
+        for fresh in (second, third):
+            payload = payload_of(fresh)
+            await host.send(ConfigHead.reference(payload), gap)
+            await host.settle()
+            assert host.state() == (1, zlib.crc32(payload))
+            assert await host.contents() == fresh
+
+    run_host(script, words)
+
+
+def test_model_valid_falls_with_the_first_byte_and_rises_at_a_known_cycle():
+    words = random_words(1)
+
+    async def script(host):
+        load = ConfigHead.reference(payload_of(words))
+        await host.send(load[:1])
+        assert host.state() == (0, 0)
+        await host.send(load[1:], first=False)
+        await host.wait(len(CHAIN))
+        assert host.state() == (0, 0)
+        await host.ctx.tick()
+        assert host.state() == (1, zlib.crc32(payload_of(words)))
+
+    run_host(script, words)
+
+
+@settings(max_examples=12)
+@given(position=st.integers(0, LOAD_BYTES + 3), bit=st.integers(0, 7))
+def test_any_flipped_bit_keeps_the_model_invalid(position, bit):
+    words = random_words(1)
+
+    async def script(host):
+        load = bytearray(ConfigHead.reference(payload_of(words)))
+        load[position] ^= 1 << bit
+        await host.send(load)
+        await host.settle()
+        assert host.state() == (0, 0)
+
+    run_host(script, words)
+
+
+@pytest.mark.parametrize("missing", [1, 4, 5, 60])
+def test_short_load_stays_invalid_until_a_whole_one(missing):
+    words, fresh = random_words(1), random_words(2)
+
+    async def script(host):
+        load = ConfigHead.reference(payload_of(words))
+        await host.send(load[:-missing])
+        await host.settle()
+        assert host.state() == (0, 0)
+        await host.send(ConfigHead.reference(payload_of(fresh)))
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload_of(fresh)))
+        assert await host.contents() == fresh
+
+    run_host(script, words)
+
+
+def test_aborted_load_followed_at_once_by_another():
+    words, fresh = random_words(1), random_words(2)
+
+    async def script(host):
+        for cut in range(1, 12):
+            await host.send(ConfigHead.reference(payload_of(words))[:cut])
+        await host.send(ConfigHead.reference(payload_of(fresh)))
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload_of(fresh)))
+        assert await host.contents() == fresh
+
+    run_host(script, words)
+
+
+def test_bytes_without_first_and_after_the_end_are_ignored():
+    words, fresh = random_words(1), random_words(2)
+
+    async def script(host):
+        await host.send(bytes(range(200)), first=False)
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload_of(words)))
+        assert await host.contents() == words
+        await host.send(ConfigHead.reference(payload_of(fresh)) + bytes(range(100)))
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload_of(fresh)))
+        assert await host.contents() == fresh
+
+    run_host(script, words)
+
+
+def test_new_load_right_behind_a_whole_one_is_invalid_until_its_own_crc():
+    words = random_words(1)
+
+    async def script(host):
+        await host.send(ConfigHead.reference(payload_of(words)))
+        await host.send(payload_of(words))
+        await host.settle()
+        assert host.state() == (0, 0)
+
+    run_host(script, words)
+
+
+@pytest.mark.parametrize("reset", [1, 30, LOAD_BYTES, LOAD_BYTES + 4, LOAD_BYTES + 6])
+def test_reset_during_a_load_leaves_the_model_invalid(reset):
+    words = random_words(1)
+
+    async def script(host):
+        await host.send(ConfigHead.reference(payload_of(words)))
+        await host.settle()
+        assert host.state() == (0, 0)
+        await host.send(ConfigHead.reference(payload_of(words)))
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload_of(words)))
+
+    run_host(script, words, reset=(reset,))
+
+
+def test_reset_between_loads_keeps_model_and_memories():
+    words, fresh = random_words(1), random_words(2)
+
+    async def script(host):
+        await host.send(ConfigHead.reference(payload_of(fresh)))
+        await host.settle()
+        await host.wait(10)
+        assert host.state() == (1, zlib.crc32(payload_of(fresh)))
+        assert await host.contents() == fresh
+
+    end = LOAD_BYTES + 4 + len(CHAIN) + 3
+    run_host(script, words, reset=(end + 2, end + 3))
+
+
+def test_wrong_load_length_never_makes_a_valid_model():
+    words = random_words(1)
+    chain = Chain(words, LOAD_BYTES - 1)
+
+    async def bench(ctx):
+        host = Host(chain, ctx)
+        await host.send(ConfigHead.reference(payload_of(words)[:-1]))
+        await host.settle()
+        assert host.state() == (0, 0)
+
+    run(chain, [bench], bound=1000)
+
+
+def test_converts_to_rtlil_inside_a_resettable_domain():
+    assert "crc" in rtlil.convert(ResetInserter({})(Chain(random_words(1))), ports=[])
+
+
+def test_parameter_errors():
+    with pytest.raises(ValueError, match="at least 1 byte, not 0"):
+        ConfigHead.check(0, 0)
+    with pytest.raises(TypeError, match="must be an integer, not '12'"):
+        ConfigHead.check("12", 0)
+    with pytest.raises(ValueError, match="must fit in 32 unsigned bits, not -1"):
+        ConfigHead.check(12, -1)
