@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Reading an ONNX file: is it one, is it whole, in which order do its nodes run.
+
+Also computes nodes whose inputs are all constants, by ONNX's own reference evaluator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from xnorforge.gen.errors import ModelError, UnsupportedOpError
+
+__all__ = ["OnnxFile", "attributes", "bipolar", "fold", "label", "read", "rearrange"]
+
+OLDEST_OPSET = 7
+QUANT_DOMAINS = ("finn.custom_op.general", "onnx.brevitas", "qonnx.custom_op.general")
+VIEWS = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_STANDARD_DOMAINS = ("", "ai.onnx")
+_NOT_FOLDABLE = ("If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Bernoulli")
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxFile:
+    """A parsed model: constants by name, nodes in an order they can run in."""
+
+    path: str
+    model: onnx.ModelProto
+    opset: int
+    constants: dict[str, np.ndarray]
+    inputs: list[onnx.ValueInfoProto]
+    nodes: list[onnx.NodeProto]
+
+
+def label(node: onnx.NodeProto) -> str:
+    """How messages name a node: its op and its name, or its output where it has none."""
+    name = node.name or f"giving {', '.join(node.output)}"
+    return f"{node.op_type} {name!r}"
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """The node's attributes as Python values (strings decoded)."""
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}
+
+
+def read(path: str | Path) -> OnnxFile:
+    """Parse and check the file. Raises ModelError naming the file and what is wrong with it."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise ModelError(f"{path}: the file is empty; export the model again")
+    try:
+        model = onnx.load(path)
+    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+        raise ModelError(
+            f"{path}: not an ONNX model, or cut off ({_short(error)}); export it again"
+        ) from error
+    if not model.HasField("graph") or not model.graph.node:
+        raise ModelError(f"{path}: holds no ONNX graph; it is not an ONNX model, or is cut off")
+    opset = next((o.version for o in model.opset_import if o.domain in _STANDARD_DOMAINS), 0)
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ModelError(
+            f"{path}: opset {opset} is outside {OLDEST_OPSET}..{newest}; "
+            f"export with opset_version=13"
+        )
+    graph = model.graph
+    if graph.sparse_initializer:
+        raise ModelError(f"{path}: sparse initializers are not supported; store them dense")
+    constants = {t.name: _array(path, t) for t in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    nodes = _sorted(path, graph, {*constants, *(value.name for value in inputs)})
+    return OnnxFile(str(path), model, opset, constants, inputs, nodes)
+
+
+def _short(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+
+
+def _array(path: Path, tensor: onnx.TensorProto) -> np.ndarray:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} cannot be read "
+            f"({_short(error)})"
+        ) from error
+
+
+def _sorted(path: Path, graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:
+    """Topological order of the nodes the outputs need; cycles and dangling inputs are errors."""
+    producer: dict[str, onnx.NodeProto] = {}
+    for node in graph.node:
+        for name in node.output:
+            if name and (name in producer or name in known):
+                raise ModelError(f"{path}: tensor {name!r} is produced twice, by {label(node)} too")
+            producer[name] = node
+    for node in graph.node:
+        for name in node.input:
+            if name and name not in known and name not in producer:
+                raise ModelError(f"{path}: {label(node)} takes {name!r}, which nothing produces")
+    if not graph.output:
+        raise ModelError(f"{path}: the graph has no output")
+    order: list[onnx.NodeProto] = []
+    state: dict[int, str] = {}
+    stack = [(value.name, False) for value in reversed(graph.output)]
+    for name, _ in stack:
+        if name not in producer and name not in known:
+            raise ModelError(f"{path}: output {name!r} is produced by nothing")
+    while stack:
+        name, leaving = stack.pop()
+        if name not in producer:
+            continue
+        node = producer[name]
+        if leaving:
+            state[id(node)] = "done"
+            order.append(node)
+        elif id(node) not in state:
+            state[id(node)] = "open"
+            stack.append((name, True))
+            for source in node.input:
+                if source in producer and state.get(id(producer[source])) == "open":
+                    raise ModelError(f"{path}: the graph has a cycle through {label(node)}")
+                stack.append((source, False))
+    return order
+
+
+def bipolar(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """QONNX's BipolarQuant: +scale where x >= 0, else -scale."""
+    return np.where(x >= 0, scale, -scale).astype(x.dtype)
+
+
+def rearrange(
+    file: OnnxFile, node: onnx.NodeProto, array: np.ndarray, second: np.ndarray | None
+) -> np.ndarray:
+    """What one of `VIEWS` does to the elements of an array; `second` is its second input."""
+    options = attributes(node)
+    try:
+        match node.op_type:
+            case "Transpose":
+                return array.transpose(options.get("perm"))
+            case "Flatten":
+                axis = options.get("axis", 1)
+                axis += array.ndim if axis < 0 else 0
+                return array.reshape(math.prod(array.shape[:axis]), -1)
+            case "Reshape":
+                if second is None:
+                    raise ValueError("no shape is given")
+                dims = [int(d) for d in second]
+                if not options.get("allowzero", 0):
+                    dims = [array.shape[i] if d == 0 else d for i, d in enumerate(dims)]
+                return array.reshape(dims)
+            case "Squeeze" | "Unsqueeze":
+                axes = options.get("axes")
+                if axes is None and second is not None:
+                    axes = second.reshape(-1).tolist()
+                if node.op_type == "Squeeze":
+                    return np.squeeze(array, axis=None if axes is None else tuple(axes))
+                return np.expand_dims(array, tuple(axes or ()))
+            case _:
+                return array
+    except (ValueError, IndexError) as error:
+        raise ModelError(
+            f"{file.path}: {label(node)} does not fit its input of shape {list(array.shape)} "
+            f"({_short(error)})"
+        ) from error
+
+
+def fold(file: OnnxFile, node: onnx.NodeProto, values: Sequence[np.ndarray | None]) -> list[Any]:
+    """The outputs of a node whose inputs are all constants."""
+    if node.domain in QUANT_DOMAINS and node.op_type == "BipolarQuant":
+        return [bipolar(np.asarray(values[0]), np.asarray(values[1]))]
+    if node.domain not in _STANDARD_DOMAINS or node.op_type in _NOT_FOLDABLE:
+        raise UnsupportedOpError(
+            f"{file.path}: {label(node)} (domain {node.domain!r}) on constants is not supported; "
+            f"weights are binarised by BipolarQuant or Sign, or stored as ±s"
+        )
+    if node.op_type in VIEWS and values[0] is not None:
+        return [rearrange(file, node, values[0], values[1] if len(values) > 1 else None)]
+    if node.op_type == "Constant":
+        tensor = attributes(node)
+        if "value" in tensor:
+            return [_array(Path(file.path), tensor["value"])]
+    feeds = {name: value for name, value in zip(node.input, values, strict=True) if name}
+    try:
+        with np.errstate(all="ignore"):
+            evaluator = ReferenceEvaluator(node, opsets={"": file.opset})
+            results = evaluator.run(None, feeds)
+    except Exception as error:  # the evaluator raises whatever NumPy or the op raises
+        raise ModelError(
+            f"{file.path}: {label(node)} cannot be computed from its constants ({_short(error)})"
+        ) from error
+    return [np.asarray(value) for value in results]
