@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The half of the shell that listens: checks frames, keeps their payload, answers.
+
+    content beats --> header | CRC --> ring of whole, verified, in-order bytes --> image or config
+
+Go-back-N: of image and weight frames only the expected next one is taken. See docs/link.md.
+"""
+
+from amaranth import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from xnorforge.hw.cobs import DecodedBeat
+from xnorforge.hw.crc import SerialCrc32
+from xnorforge.sw.protocol import CRC_BYTES, HEADER_BYTES, Kind
+
+__all__ = ["ConfigByte", "LinkReceiver", "ReadRequest"]
+
+ConfigByte = data.StructLayout({"data": 8, "first": 1})
+"""A byte of a weight load; `first` marks the byte a load begins with."""
+
+ReadRequest = data.StructLayout({"address": 5, "count": 5, "epoch": 4})
+"""Registers asked for, and the tag to answer with."""
+
+_ACK_STRIDE = 256
+"""An acknowledgement also goes out whenever so many bytes have left the ring."""
+
+
+class LinkReceiver(wiring.Component):
+    """Verifies frames and delivers their bytes.
+
+    Payload is written to the ring as it comes, behind what is known good, and belongs to it only
+    when the frame's end proves the CRC: the core never sees an unverified byte. Images and
+    weights share the ring; a frame for the other destination is taken only when it is empty.
+
+    Throughput: a beat in 10 cycles.  Latency: 3 cycles from a frame's end to its first byte.
+    Cost: about 300 LC and the ring on iCE40.
+    Back-pressure: towards the line none, a frame that does not fit is refused (`BUSY`).
+
+    Parameters
+    ----------
+    buffer_bytes : size of the ring, a power of two
+
+    Members
+    -------
+    i : In(stream.Signature(DecodedBeat, always_ready=True))
+    image : Out(stream.Signature(8))
+    config : Out(stream.Signature(ConfigByte))
+    reset : Out(1)
+        High for one cycle when a session begins: everything on the way is void.
+    session, expected, consumed : Out(8), Out(16), Out(16)
+        Session, next position, bytes that left the ring.
+    reply_kind, reply_epoch : Out(4), Out(4)
+        ACK, NAK or BUSY to be sent, 0 for none, and the epoch to echo.
+    reply_taken : In(1)
+        The reply is being sent.
+    request : Out(stream.Signature(ReadRequest))
+    crc_errors, misfits, overruns : Out(16), Out(16), Out(16)
+        Frames with a wrong CRC; data frames that were not the next; that did not fit.
+    """
+
+    def __init__(self, *, buffer_bytes: int):
+        self.buffer_bytes = buffer_bytes
+        super().__init__(
+            {
+                "i": In(stream.Signature(DecodedBeat, always_ready=True)),
+                "image": Out(stream.Signature(8)),
+                "config": Out(stream.Signature(ConfigByte)),
+                "reset": Out(1),
+                "session": Out(8),
+                "expected": Out(16),
+                "consumed": Out(16),
+                "reply_kind": Out(4),
+                "reply_epoch": Out(4),
+                "reply_taken": In(1),
+                "request": Out(stream.Signature(ReadRequest)),
+                "crc_errors": Out(16),
+                "misfits": Out(16),
+                "overruns": Out(16),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        self._check(m)
+        self._judge(m)
+        self._deliver(m)
+        return m
+
+    def _check(self, m) -> None:
+        """Take a frame apart: header into registers, payload behind `expected` in the ring."""
+        self._kind = kind = Signal(4)
+        self._epoch = epoch = Signal(4)
+        self._session = session = Signal(8)
+        self._position = position = Signal(16)
+        self._place = place = Signal(16)  # where the next payload byte goes
+        self._full = full = Signal()  # a payload byte found no room
+        self._seen = seen = Signal(range(HEADER_BYTES + CRC_BYTES + 1))  # saturates
+        self._ended = ended = Signal()
+        self._good = good = Signal()
+
+        m.submodules.crc = crc = SerialCrc32()
+        m.submodules.ring = self._ring = ring = memory.Memory(
+            shape=8, depth=self.buffer_bytes, init=[]
+        )
+        write = ring.write_port()
+        bits = len(write.addr)
+        beat = self.i.payload
+        byte = self.i.valid & ~beat.end
+        m.d.comb += [
+            crc.data.eq(beat.data),
+            crc.start.eq(byte),
+            crc.clear.eq(self.i.valid & beat.end),
+            write.addr.eq(place),
+            write.data.eq(beat.data),
+        ]
+        no_room = (place[:bits] == self.consumed[:bits]) & (place[bits] != self.consumed[bits])
+        m.d.sync += ended.eq(self.i.valid & beat.end)
+        with m.If(byte):
+            with m.If(seen != HEADER_BYTES + CRC_BYTES):
+                m.d.sync += seen.eq(seen + 1)
+            with m.Switch(seen):
+                with m.Case(0):
+                    m.d.sync += Cat(epoch, kind).eq(beat.data)
+                with m.Case(1):
+                    m.d.sync += session.eq(beat.data)
+                with m.Case(2):
+                    m.d.sync += position[:8].eq(beat.data)
+                with m.Case(3):
+                    m.d.sync += [position[8:].eq(beat.data), place.eq(self.expected), full.eq(0)]
+                with m.Default():
+                    m.d.comb += write.en.eq(~no_room & ~full)
+                    m.d.sync += full.eq(full | no_room)
+                    with m.If(write.en):
+                        m.d.sync += place.eq(place + 1)
+        with m.If(self.i.valid & beat.end):
+            whole = seen == HEADER_BYTES + CRC_BYTES
+            m.d.sync += [good.eq(whole & crc.match & ~beat.bad), seen.eq(0)]
+
+    def _judge(self, m) -> None:
+        """Act on a frame the cycle after its end."""
+        kind = self._kind
+        self._is_load = is_load = Signal()  # the ring's bytes go to config
+        self._first = first = Signal()  # the next of them begins a load
+        is_data = Signal()
+        # The header came bytes ago, and an empty ring stays empty until a frame is taken: these
+        # may be a cycle old.
+        self._ours = ours = Signal()
+        next_one, may_enter = Signal(), Signal()
+        self._offered = offered = Signal()
+        m.d.sync += [
+            is_data.eq(
+                (kind == Kind.IMAGE) | (kind == Kind.WEIGHTS) | (kind == Kind.WEIGHTS_BEGIN)
+            ),
+            ours.eq(self._session == self.session),
+            next_one.eq(self._position == self.expected),
+            may_enter.eq(
+                ((self.expected == self.consumed) & ~offered)
+                | Mux(is_load, kind == Kind.WEIGHTS, kind == Kind.IMAGE)
+            ),
+        ]
+
+        m.d.sync += self.reset.eq(0)
+        with m.If(self.reply_taken):
+            m.d.sync += self.reply_kind.eq(0)
+        with m.If(self.request.ready):
+            m.d.sync += self.request.valid.eq(0)
+
+        # What went out of the ring opens the window, with no frame to answer.
+        stride_done = Signal(init=1)
+        m.d.sync += stride_done.eq(self.consumed[: _ACK_STRIDE.bit_length() - 1] == 0)
+        stride_was_done = Signal(init=1)
+        m.d.sync += stride_was_done.eq(stride_done)
+        with m.If(stride_done & ~stride_was_done & (self.reply_kind == 0)):
+            m.d.sync += self.reply_kind.eq(Kind.ACK)
+
+        with m.If(self._ended & ~self._good):
+            m.d.sync += self.crc_errors.eq(self.crc_errors + 1)
+        with m.Elif(self._ended & is_data):
+            m.d.sync += self.reply_epoch.eq(self._epoch)
+            with m.If(~ours | ~next_one):
+                m.d.sync += [self.misfits.eq(self.misfits + 1), self.reply_kind.eq(Kind.NAK)]
+            with m.Elif(self._full | ~may_enter):
+                m.d.sync += [self.overruns.eq(self.overruns + 1), self.reply_kind.eq(Kind.BUSY)]
+            with m.Else():
+                m.d.sync += [
+                    self.expected.eq(self._place - CRC_BYTES),
+                    self.reply_kind.eq(Kind.ACK),
+                    is_load.eq(kind != Kind.IMAGE),
+                ]
+                with m.If(kind == Kind.WEIGHTS_BEGIN):
+                    m.d.sync += first.eq(1)
+        with m.Elif(self._ended & (kind == Kind.READ)):
+            m.d.sync += [
+                self.request.valid.eq(1),
+                self.request.payload.address.eq(self._position[:8]),
+                self.request.payload.count.eq(self._position[8:]),
+                self.request.payload.epoch.eq(self._epoch),
+            ]
+        with m.Elif(self._ended & (kind == Kind.OPEN)):
+            # A repeated OPEN of the running session changes nothing.
+            m.d.sync += [self.reply_epoch.eq(self._epoch), self.reply_kind.eq(Kind.ACK)]
+            with m.If(~ours):
+                m.d.sync += [
+                    self.reset.eq(1),
+                    self.session.eq(self._session),
+                    self.expected.eq(0),
+                ]
+
+    def _deliver(self, m) -> None:
+        """The ring's bytes to where they belong. Its read latch is the byte on offer."""
+        read = self._ring.read_port()
+        offered = self._offered
+        taken = Mux(self._is_load, self.config.ready, self.image.ready)
+        fetch = Signal()
+        m.d.comb += [
+            fetch.eq((self.consumed != self.expected) & (~offered | taken)),
+            read.en.eq(fetch),
+            read.addr.eq(self.consumed),
+            self.image.payload.eq(read.data),
+            self.image.valid.eq(offered & ~self._is_load),
+            self.config.payload.data.eq(read.data),
+            self.config.payload.first.eq(self._first),
+            self.config.valid.eq(offered & self._is_load),
+        ]
+        with m.If(fetch):
+            m.d.sync += [self.consumed.eq(self.consumed + 1), offered.eq(1)]
+        with m.Elif(taken):
+            m.d.sync += offered.eq(0)
+        with m.If(self.config.valid & self.config.ready):
+            m.d.sync += self._first.eq(0)
+        with m.If(self._ended & self._good & (self._kind == Kind.OPEN) & ~self._ours):
+            m.d.sync += [self.consumed.eq(0), offered.eq(0), self._first.eq(0)]
