@@ -134,6 +134,13 @@ class Step:
         """The value at which a quantising step changes its output."""
         return self.params[0] if self.op in _COMPARE else np.array(0.0)
 
+    def gain(self) -> np.ndarray:
+        """Bound on how much the step widens a difference between two values."""
+        affine = self.affine()
+        if affine is not None:
+            return abs(affine[0])
+        return np.maximum(1.0, self.params[0]) if self.op == "prelu" else np.array(1.0)
+
     def magnitude(self, x: np.ndarray) -> np.ndarray:
         """Bound on the size of the numbers the step rounds, for float64 x."""
         p = [q.astype(np.float64) for q in self.params]
@@ -142,6 +149,8 @@ class Step:
             return abs(x * scale) + abs(p[2] * scale) + abs(p[1])
         if self.op in ("add", "sub", "rsub"):
             return abs(x) + abs(p[0])
+        if self.op in ("clip", "cast", "neg"):
+            return np.zeros_like(x)
         return abs(self.apply(x, wide=True))
 
 
@@ -173,7 +182,8 @@ class Graph:
     file: the path as the user gave it, for messages. input_shape: the source's, batch included.
     value_shape: HWC of an image, or (K,). input_order: element i of the source's input (C order)
     is element `input_order[i]` of the image in `value_shape` order. dtype: of the source's floats.
-    tie: rule of the final arg-max. output_node: the op that picks the class, or "".
+    tie: rule of the final arg-max. label_tensor: the source's name of its result, or "" where the
+    source stops at scores.
     """
 
     name: str
@@ -186,7 +196,7 @@ class Graph:
     dtype: np.dtype
     ops: tuple[Step | Dot, ...]
     tie: str
-    output_node: str
+    label_tensor: str
 
     def sections(self) -> list[tuple[Dot | None, list[Step]]]:
         """The steps on the input, then each Dot with the steps that follow it."""

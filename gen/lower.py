@@ -18,7 +18,7 @@ from xnorforge.gen.lower_head import lower_head
 from xnorforge.gen.network import Dense, Input, Network, ValueType
 from xnorforge.gen.thresholds import Grid, RealDot, find_roots
 
-__all__ = ["lower", "pixel_values"]
+__all__ = ["LayerMap", "Lowering", "lower", "lower_with_maps", "pixel_values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,31 @@ class _Edge:
     half: float
     sign: np.ndarray
     middle: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LayerMap:
+    """How a layer's integers correspond to the source's tensors.
+
+    dot: the source's product, or None for the input. steps: what follows it. cut: how many of
+    them, the binarising one included, became the threshold (0: none binarises). real: the
+    product as floats. sign: -1 for rows that were negated. exact: floats hold the product.
+    """
+
+    dot: Dot | None
+    steps: list[Step]
+    cut: int
+    real: RealDot | None
+    sign: np.ndarray
+    exact: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Lowering:
+    """A network and, for the input and every layer, its correspondence to the source."""
+
+    network: Network
+    maps: tuple[LayerMap, ...]
 
 
 def pixel_values(
@@ -58,22 +83,38 @@ def lower(
 
     Raises ModelError or UnsupportedOpError naming the node that cannot be made integer.
     """
+    return lower_with_maps(
+        graph, input_scale=input_scale, input_offset=input_offset, pixel=pixel
+    ).network
+
+
+def lower_with_maps(
+    graph: Graph, *, input_scale: float, input_offset: float, pixel: str
+) -> Lowering:
+    """`lower`, keeping what `gen.trace` needs to find every layer in the source."""
     sections = graph.sections()
     if len(sections) == 1:
         raise UnsupportedOpError(f"{graph.file}: has no MatMul or Gemm with binary weights")
     input_, edge = _lower_input(graph, sections[0][1], input_scale, input_offset, pixel)
+    first = sections[0][1]
+    one = np.ones(len(graph.input_order), np.int64)
+    maps = [LayerMap(None, first, _cut(first), None, one, True)]
     layers, notes = [], []
     for i, (dot, steps) in enumerate(sections[1:-1]):
-        layer, edge, note = _lower_hidden(graph, f"dense{i}", dot, steps, edge)
+        layer, edge, note, map_ = _lower_hidden(graph, f"dense{i}", dot, steps, edge)
         layers.append(layer)
         notes.append(note)
+        maps.append(map_)
     dot, steps = sections[-1]
     name = f"dense{len(layers)}"
     signs, real, exact = _integer_dot(graph, dot, edge)
+    source_signs = signs
     signs, head, note = lower_head(graph, dot, steps, signs, real, _grid(signs, edge.value))
+    sign = (signs[:, 0] * source_signs[:, 0]).astype(np.int64)
+    maps.append(LayerMap(dot, steps, 0, real, sign, exact))
     layers.append(Dense(name, edge.value, signs, None))
     notes.append({"name": name, "node": dot.node, "dot_exact_in_source": exact, **note})
-    return Network(
+    network = Network(
         name=graph.name,
         input=input_,
         layers=tuple(layers),
@@ -87,6 +128,12 @@ def lower(
             "exactness": _statement(notes),
         },
     )
+    return Lowering(network, tuple(maps))
+
+
+def _cut(steps: list[Step]) -> int:
+    """Number of steps up to and including the last one that binarises."""
+    return max((i + 1 for i, step in enumerate(steps) if step.quantises), default=0)
 
 
 def _statement(notes: list[dict]) -> str:
@@ -115,7 +162,7 @@ def _lower_input(
 ) -> tuple[Input, _Edge]:
     pixels, values = pixel_values(pixel, scale, offset, graph.dtype)
     channels = len(graph.input_order)
-    cut = max((i + 1 for i, step in enumerate(steps) if step.quantises), default=0)
+    cut = _cut(steps)
     x = values[:, None]
     with np.errstate(all="ignore"):
         for step in steps[:cut]:
@@ -259,8 +306,8 @@ def _grid(signs: np.ndarray, value: ValueType) -> Grid:
 
 def _lower_hidden(
     graph: Graph, name: str, dot: Dot, steps: list[Step], edge: _Edge
-) -> tuple[Dense, _Edge, dict]:
-    cut = max((i + 1 for i, step in enumerate(steps) if step.quantises), default=0)
+) -> tuple[Dense, _Edge, dict, LayerMap]:
+    cut = _cut(steps)
     if not cut:
         raise UnsupportedOpError(
             f"{graph.file}: the values after {dot.node} reach the next product without being "
@@ -284,4 +331,5 @@ def _lower_hidden(
         "never": int(never.sum()),
         "near_rounding": int(roots.near.sum()),
     }
-    return layer, _edge_after(graph, steps, cut, layer.output), note
+    map_ = LayerMap(dot, steps, cut, real, np.where(roots.flipped, -1, 1), exact)
+    return layer, _edge_after(graph, steps, cut, layer.output), note, map_

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -62,7 +61,7 @@ def read(path: str | Path) -> OnnxFile:
         raise ModelError(f"{path}: the file is empty; export the model again")
     try:
         model = onnx.load(path)
-    except (DecodeError, ValueError, OSError, onnx.checker.ValidationError) as error:
+    except Exception as error:  # protobuf's, onnx's and the file system's own kinds
         raise ModelError(
             f"{path}: not an ONNX model, or cut off ({_short(error)}); export it again"
         ) from error

@@ -119,7 +119,7 @@ class _Importer:
             dtype=dtype,
             ops=tuple(self.ops),
             tie=self.heads[0][0] if self.heads else "first",
-            output_node=self.heads[0][1] if self.heads else "",
+            label_tensor=self.heads[0][1] if self.heads else "",
         )
 
     # --- input --------------------------------------------------------------------------------
@@ -428,7 +428,7 @@ class _Importer:
             chosen = np.arange(count)
         else:
             chosen = np.arange(1)
-        self.heads.append((tie, label(node)))
+        self.heads.append((tie, node.output[-1]))
         for name in node.output:
             self.computed[name] = _Computed(source.position, chosen, np.dtype(np.int64), "label")
 

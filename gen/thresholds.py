@@ -152,18 +152,19 @@ def _check_monotone(predicate, root: np.ndarray, grid: Grid, where: str) -> None
 def _near_rounding(
     real: RealDot, steps: list[Step], sign: np.ndarray, grid: Grid, root: np.ndarray
 ) -> np.ndarray:
-    """Rows where a neighbour of the root is within eight roundings of the decision."""
+    """Rows where a neighbour of the root is within eight times the roundings of the decision."""
     near = np.zeros(len(root), bool)
     epsilon = float(np.finfo(real.dtype).eps)
     for index in (root - 1, root):
         inside = (index >= 0) & (index < grid.count)
-        x = real.value(sign * grid.dots(np.clip(index, 0, grid.count - 1)), wide=True)
-        size = abs(x)
+        dots = sign * grid.dots(np.clip(index, 0, grid.count - 1))
+        x = real.value(dots, wide=True)
+        error = np.where(real.value(dots) == x, 0.0, epsilon * abs(x))
         for step in steps:
             if step.quantises:
                 gap = abs(x - step.decision().astype(np.float64))
-                near |= inside & (gap <= 8 * epsilon * size)
+                near |= inside & (error > 0) & (gap <= 8 * error)
                 break
-            size = np.maximum(size, step.magnitude(x))
+            error = error * step.gain() + epsilon * step.magnitude(x)
             x = step.apply(x, wide=True)
     return near
