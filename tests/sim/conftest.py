@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xnorforge.gen.errors import ModelError
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
 from xnorforge.sim.reference import CHUNK, Executor

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The virtual board: a bundle's complete `top` under Verilator, behind a pty and a TCP port.
+
+    host driver <-> pty or socket:// <-> board_main.cpp <-> rx, tx | top (PLL modelled)
+
+The host's side cannot tell it from a board but by its speed: the UART runs at 4 clock cycles a
+bit, and simulated time stands still while nothing is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from xnorforge.gen.errors import ToolError
+from xnorforge.gen.tools import Progress
+from xnorforge.sim.verilator import MODELS, build_program, environment
+
+__all__ = ["VirtualBoard"]
+
+BAUD_DIVISOR = 4
+_MAIN = Path(__file__).with_name("board_main.cpp")
+_STOP_SECONDS = 10.0
+
+
+class VirtualBoard:
+    """A running virtual board; use it as a context manager.
+
+    bundle_dir: the bundle whose accelerator.v runs. tcp_port: 0 for any free one.
+
+    Attributes
+    ----------
+    pty: path to give to a serial program.
+    socket: "socket://127.0.0.1:<port>", pyserial's address of the same line.
+
+    Raises BundleError for a changed bundle, ToolError when the model cannot be built or started.
+    """
+
+    def __init__(
+        self,
+        bundle_dir: str | Path,
+        *,
+        tcp_port: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        from xnorforge.gen.bundle import Bundle
+
+        bundle = Bundle.open(bundle_dir)
+        predicted = bundle.manifest["predicted"]
+        # Longer than any computation, so that an image is never left half done for a nap.
+        idle_cycles = 20_000 + 4 * int(
+            predicted["first_output_cycles"] + predicted["interval_cycles"]
+        )
+        self._start([bundle.path / "accelerator.v"], idle_cycles, tcp_port, progress)
+
+    @classmethod
+    def from_verilog(
+        cls,
+        sources: Sequence[Path],
+        *,
+        idle_cycles: int = 20_000,
+        tcp_port: int = 0,
+        progress: Progress | None = None,
+    ) -> VirtualBoard:
+        """A board of any Verilog whose `top` has an accelerator's pins."""
+        board = cls.__new__(cls)
+        board._start(list(sources), idle_cycles, tcp_port, progress)
+        return board
+
+    def _start(
+        self, sources: list[Path], idle_cycles: int, tcp_port: int, progress: Progress | None
+    ) -> None:
+        program = build_program(
+            [*sources, *sorted(MODELS.glob("*.v"))],
+            "top",
+            _MAIN,
+            parameters={"BAUD_DIVISOR": BAUD_DIVISOR},
+            progress=progress,
+        )
+        self._process = subprocess.Popen(
+            [str(program), str(BAUD_DIVISOR), str(idle_cycles), str(tcp_port)],
+            stdin=subprocess.PIPE,  # its end tells the board that we are gone
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        line = self._process.stdout.readline()
+        if not line:
+            _, error = self._process.communicate()
+            raise ToolError(f"The virtual board did not start: {error.strip()}")
+        addresses = json.loads(line)
+        self.pty: str = addresses["pty"]
+        self.socket: str = addresses["socket"]
+
+    @property
+    def pid(self) -> int:
+        """Process of the simulation."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def wait(self) -> int:
+        """Until the board ends by itself or by a signal: its exit status."""
+        return self._process.wait()
+
+    def stop(self) -> dict[str, int]:
+        """End the simulation: its counts `cycles`, `bytes_in`, `bytes_out` ({} if it was killed).
+
+        A second call does nothing.
+        """
+        if self._process.stdout.closed:
+            return {}
+        self._process.terminate()
+        try:
+            output, _ = self._process.communicate(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            output, _ = self._process.communicate()
+        return json.loads(output) if output else {}
+
+    def kill(self) -> None:
+        """Take the board away without notice, as pulling its plug would."""
+        self._process.kill()
+        self._process.communicate()
+
+    def __enter__(self) -> VirtualBoard:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
