@@ -77,6 +77,11 @@ class Input:
     inverted: bool = False
     note: str = ""
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an image on a link: 8 one-bit elements a byte, else one element a byte."""
+        return -(-self.value.size // 8) if self.value.bits == 1 else self.value.size
+
     def quantise(self, images: np.ndarray) -> np.ndarray:
         """Images (N, *shape) of dtype `pixel` -> (N, K) integers: 0/1 for "bit", else values.
 

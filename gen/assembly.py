@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From Network and Plan to circuits: the stages of a core, and the core itself.
+
+    image --> converter --> MVU --> converter --> MVU ... --> converter --> head --> result
+                             ^                     ^                         ^
+    config --> CRC ------> stores -------------> stores -----------------> stores
+"""
+
+from dataclasses import dataclass, field
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from xnorforge.gen.network import Network
+from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.hw.config_chain import ConfigHead
+from xnorforge.hw.head import ArgMaxHead, HeadConfig
+from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
+from xnorforge.hw.store import Store, StoreConfig
+from xnorforge.hw.width import WidthConverter, WidthConverterConfig
+from xnorforge.sw import protocol
+
+__all__ = ["Core", "CoreParts", "core_parts", "weights_load"]
+
+
+@dataclass(frozen=True)
+class CoreParts:
+    """Configurations of a core's blocks.
+
+    stages: the datapath in order. stores: (name, config, words) in the weight chain's order.
+    """
+
+    stages: tuple[WidthConverterConfig | MvuConfig | HeadConfig, ...]
+    stores: tuple[tuple[str, StoreConfig, list[int]], ...] = field(repr=False)
+
+    @property
+    def head(self) -> HeadConfig:
+        return self.stages[-1]
+
+    @property
+    def load_bytes(self) -> int:
+        """Payload of a weight load, without its CRC."""
+        return sum(config.load_bytes for _, config, _ in self.stores)
+
+    def payload(self) -> bytes:
+        """Payload of the weight load that holds this network's numbers."""
+        return b"".join(config.pack(words) for _, config, words in self.stores)
+
+
+def mvu_config(layer: LayerPlan, family: str) -> MvuConfig:
+    """The MatrixVectorUnit of a planned layer."""
+    return MvuConfig(
+        rows=layer.rows,
+        columns=layer.columns,
+        input_kind=layer.input_kind,
+        input_bits=layer.input_bits,
+        pe=layer.pe,
+        simd=layer.simd,
+        pl=layer.pl,
+        scores=layer.scores,
+        family=family,
+        weight_store=layer.weight_store,
+        preset_store=layer.preset_store,
+        buffer_store=layer.buffer_store,
+    )
+
+
+def core_parts(network: Network, plan: Plan) -> CoreParts:
+    """Blocks of the core for a network laid out by a plan."""
+    stages: list[WidthConverterConfig | MvuConfig | HeadConfig] = []
+    stores: list[tuple[str, StoreConfig, list[int]]] = []
+    lanes = plan.lanes
+    element_bits = network.input.value.bits
+    for layer, layer_plan in zip(network.layers, plan.layers, strict=True):
+        config = mvu_config(layer_plan, plan.family)
+        if lanes != config.simd:
+            stages.append(
+                WidthConverterConfig(
+                    elements=config.columns,
+                    element_bits=element_bits,
+                    lanes_in=lanes,
+                    lanes_out=config.simd,
+                )
+            )
+        stages.append(config)
+        name = layer.name
+        stores += [
+            (f"{name}.weights", config.weight_config, config.weight_words(layer.weights)),
+            (
+                f"{name}.presets",
+                config.preset_config,
+                config.preset_words(layer.weights, layer.thresholds),
+            ),
+        ]
+        lanes, element_bits = config.pe, config.score_bits if config.scores else 1
+    head = HeadConfig(
+        classes=network.classes,
+        score_bits=element_bits,
+        tie=network.head.tie,
+        affine=network.head.scale is not None,
+        family=plan.family,
+    )
+    if lanes != 1:
+        stages.append(
+            WidthConverterConfig(
+                elements=head.classes, element_bits=element_bits, lanes_in=lanes, lanes_out=1
+            )
+        )
+    stages.append(head)
+    if head.affine:
+        words = head.words(network.head.scale, network.head.offset)
+        stores.append(("head", head.store_config, words))
+    return CoreParts(tuple(stages), tuple(stores))
+
+
+def weights_load(parts: CoreParts) -> bytes:
+    """`weights.bin`: the payload of a load and its CRC-32."""
+    payload = parts.payload()
+    return payload + protocol.crc32(payload).to_bytes(4, "little")
+
+
+class Core(wiring.Component):
+    """The bus-neutral accelerator core: images in, scores and labels out, weights in.
+
+    One clock domain. Throughput and latency: `gen.cycles.predict(parts.stages)`, exact.
+    Back-pressure: every stream stalls, none drops; `config` is always ready.
+
+    Parameters
+    ----------
+    parts : CoreParts
+    image_bits : int
+        Width of an image beat (lanes x element bits).
+    plan_hash : int
+        Read as a register.
+
+    Members
+    -------
+    As docs/architecture.md, "Core": plain signals, so that the Verilog module reads well.
+    """
+
+    def __init__(self, *, parts: CoreParts, image_bits: int, plan_hash: int):
+        self.parts = parts
+        self.plan_hash = plan_hash
+        super().__init__(
+            {
+                "image_data": In(image_bits),
+                "image_valid": In(1),
+                "image_ready": Out(1),
+                "result_score": Out(signed(parts.head.score_bits)),
+                "result_label": Out(16),
+                "result_last": Out(1),
+                "result_valid": Out(1),
+                "result_ready": In(1),
+                "config_data": In(8),
+                "config_first": In(1),
+                "config_valid": In(1),
+                "config_ready": Out(1),
+                "register_address": In(4),
+                "register_data": Out(32),
+                "flush": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        parts = self.parts
+        m = Module()
+
+        # --- weights: the chain's head, then every store in load order
+        payload = parts.payload()
+        m.submodules.config = chain = ConfigHead(
+            load_bytes=len(payload), init_digest=protocol.crc32(payload)
+        )
+        m.d.comb += [
+            chain.i.payload.data.eq(self.config_data),
+            chain.i.payload.first.eq(self.config_first),
+            chain.i.valid.eq(self.config_valid),
+            self.config_ready.eq(chain.i.ready),
+        ]
+        stores = {}
+        load = chain.load_o
+        for name, config, words in parts.stores:
+            m.submodules[f"{name}_store"] = stores[name] = store = Store(config=config, init=words)
+            wiring.connect(m, load, store.load_i)
+            load = store.load_o
+        wiring.connect(m, load, chain.load_i)
+
+        # --- datapath: flushed as one, stores aside
+        store_names = iter([name for name, _, _ in parts.stores])
+        ready = chain.model_valid
+        upstream = None
+        for index, config in enumerate(parts.stages):
+            if isinstance(config, WidthConverterConfig):
+                name, stage = f"width_{index}", WidthConverter(config=config)
+            elif isinstance(config, MvuConfig):
+                name, stage = f"mvu_{index}", MatrixVectorUnit(config=config)
+                for side in ("weight", "preset"):
+                    store = stores[next(store_names)]
+                    m.d.comb += store.address.eq(getattr(stage, f"{side}_address"))
+                    m.d.comb += getattr(stage, f"{side}_data").eq(store.data)
+            else:
+                name, stage = "head", ArgMaxHead(config=config)
+                if config.affine:
+                    store = stores[next(store_names)]
+                    m.d.comb += [store.address.eq(stage.address), stage.data.eq(store.data)]
+            m.submodules[name] = ResetInserter(self.flush)(stage)
+            if upstream is None:
+                m.d.comb += [
+                    Value.cast(stage.i.payload).eq(self.image_data),
+                    stage.i.valid.eq(self.image_valid & ready),
+                    self.image_ready.eq(stage.i.ready & ready),
+                ]
+            else:
+                m.d.comb += [
+                    Value.cast(stage.i.payload).eq(upstream.payload),
+                    stage.i.valid.eq(upstream.valid),
+                    upstream.ready.eq(stage.i.ready),
+                ]
+            upstream = stage.o
+        m.d.comb += [
+            self.result_score.eq(upstream.payload.score),
+            self.result_label.eq(upstream.payload.label),
+            self.result_last.eq(upstream.payload.last),
+            self.result_valid.eq(upstream.valid),
+            upstream.ready.eq(self.result_ready),
+        ]
+        self._registers(m, chain)
+        return m
+
+    def _registers(self, m, chain) -> None:
+        """Identity, status and the cycle counters behind the register bus."""
+        # An image is "in flight" from its first beat until its last result beat.
+        taken = self.image_valid & self.image_ready
+        given = self.result_valid & self.result_ready
+        first_stage = self.parts.stages[0]
+        beats = (
+            -(-first_stage.elements // first_stage.lanes_in)
+            if isinstance(first_stage, WidthConverterConfig)
+            else first_stage.sf
+        )
+        beat = Signal(range(beats))
+        in_flight = Signal(16)
+        starts, ends = Signal(), Signal()
+        m.d.comb += [starts.eq(taken & (beat == 0)), ends.eq(given & self.result_last)]
+        with m.If(taken):
+            m.d.sync += beat.eq(Mux(beat == beats - 1, 0, beat + 1))
+        m.d.sync += in_flight.eq(in_flight + starts - ends)
+        with m.If(self.flush):
+            m.d.sync += [beat.eq(0), in_flight.eq(0)]
+
+        counters = {
+            protocol.Register.BUSY_CYCLES: in_flight != 0,
+            protocol.Register.STARVED_CYCLES: self.image_ready & ~self.image_valid,
+            protocol.Register.STALLED_CYCLES: self.result_valid & ~self.result_ready,
+            protocol.Register.FRAMES: ends,
+        }
+        words = {
+            protocol.Register.MAGIC: C(protocol.MAGIC, 32),
+            protocol.Register.VERSION: C(protocol.VERSION, 32),
+            protocol.Register.PLAN_HASH: C(self.plan_hash, 32),
+            protocol.Register.WEIGHTS_DIGEST: chain.weights_digest,
+            protocol.Register.STATUS: chain.model_valid,
+        }
+        for register, event in counters.items():
+            words[register] = count = Signal(32, name=register.name.lower())
+            m.d.sync += count.eq(count + event)
+        with m.Switch(self.register_address):
+            for register, word in words.items():
+                with m.Case(int(register)):
+                    m.d.sync += self.register_data.eq(word)
+            with m.Default():
+                m.d.sync += self.register_data.eq(0)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The bundle: the directory one compilation makes, and all that later commands take.
+
+    manifest.json  network.json  network.npz  accelerator.v  weights.bin      (immutable)
+    results/                                                (what build and verify add)
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from xnorforge.gen.assembly import core_parts, weights_load
+from xnorforge.gen.cycles import predict
+from xnorforge.gen.errors import BundleError
+from xnorforge.gen.network import Network
+from xnorforge.gen.plan import Plan
+from xnorforge.gen.resources import estimate
+from xnorforge.gen.verilog import accelerator_verilog
+from xnorforge.sw import protocol
+
+__all__ = ["Bundle", "compile_bundle"]
+
+SCHEMA = "1.0"
+_FILES = ("network.json", "network.npz", "accelerator.v", "weights.bin")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle whose files match their hashes."""
+
+    path: Path
+    manifest: dict[str, Any]
+    network: Network
+    plan: Plan
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Bundle":
+        """Read and check a bundle. Raises BundleError naming the file and what is wrong."""
+        path = Path(path)
+        manifest_path = path / "manifest.json"
+        if not manifest_path.is_file():
+            raise BundleError(f"{path} is not a bundle: it has no manifest.json")
+        try:
+            manifest = json.loads(manifest_path.read_text())
+            schema, files = manifest["schema"], manifest["files"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{manifest_path} is not a bundle's manifest ({error})") from None
+        if str(schema).split(".")[0] != SCHEMA.split(".")[0]:
+            raise BundleError(
+                f"{manifest_path} has schema {schema}; this version reads "
+                f"{SCHEMA.split('.')[0]}.x: compile the model again"
+            )
+        for name in _FILES:
+            if not (path / name).is_file():
+                raise BundleError(f"{path / name} is missing: compile the model again")
+            if name not in files or _sha256(path / name) != files[name]["sha256"]:
+                raise BundleError(
+                    f"{path / name} has changed since the bundle was made: compile the model again"
+                )
+        return cls(path, manifest, Network.restore(path), Plan.from_json(manifest["plan"]))
+
+    @property
+    def results(self) -> Path:
+        """Folder for what is made from the bundle."""
+        return self.path / "results"
+
+
+def compile_bundle(
+    network: Network,
+    plan: Plan,
+    out: str | Path,
+    progress: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Write the bundle of a network laid out by a plan.
+
+    out: the directory to make; an older bundle there is replaced, anything else is refused.
+    Nothing is seen under `out` until all of it is written. Raises BundleError, PlanError.
+    """
+    out = Path(out)
+    if out.exists() and not (out / "manifest.json").is_file() and (
+        not out.is_dir() or any(out.iterdir())
+    ):
+        raise BundleError(f"{out} exists and is not a bundle: choose another output folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write(network, plan, work, progress or (lambda _: None))
+        work.chmod(0o755)
+        _replace(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Bundle.open(out)
+
+
+def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], None]) -> None:
+    parts = core_parts(network, plan)
+    network.save(work)
+    load = weights_load(parts)
+    (work / "weights.bin").write_bytes(load)
+    progress("predicting cycles")
+    prediction = predict(parts.stages)
+    progress("writing Verilog")
+    (work / "accelerator.v").write_text(accelerator_verilog(network, plan, parts))
+    value = network.input.value
+    interval = prediction.interval_cycles
+    manifest = {
+        "schema": SCHEMA,
+        "name": network.name,
+        "plan": plan.to_json(),
+        "plan_hash": plan.structure_hash(network),
+        "weights_digest": int.from_bytes(load[-4:], "little"),
+        "clock_hz": plan.clock_hz,
+        "link": {"kind": plan.link, "baud": plan.baud, "protocol": protocol.VERSION},
+        "input": {
+            "shape": list(value.shape),
+            "kind": value.kind,
+            "bits": value.bits,
+            "pixel": network.input.pixel,
+            "threshold": network.input.threshold,
+            "inverted": network.input.inverted,
+            "image_bytes": network.input.image_bytes,
+            "packing": "8 elements a byte, first in bit 0"
+            if value.bits == 1
+            else "1 element a byte",
+            "note": network.input.note,
+        },
+        "output": {
+            "classes": network.classes,
+            "score_bits": parts.head.score_bits,
+            "score_bytes": -(-parts.head.score_bits // 8),
+            "tie": network.head.tie,
+            "meaning": "signed integer scores in class order; the label is their arg-max",
+        },
+        "layers": [
+            {
+                "name": layer.name,
+                "rows": layer.rows,
+                "columns": layer.columns,
+                "weight_bits": int(layer.weights.size),
+                "pe": folds.pe,
+                "simd": folds.simd,
+                "pl": folds.pl,
+                "fold_cycles": folds.fold_cycles,
+            }
+            for layer, folds in zip(network.layers, plan.layers, strict=True)
+        ],
+        "memories": [
+            {"name": name, "width": c.width, "depth": c.depth, "kind": c.kind}
+            for name, c, _ in parts.stores
+        ],
+        "registers": {register.name.lower(): int(register) for register in protocol.Register},
+        "predicted": {
+            "first_output_cycles": prediction.first_output_cycles,
+            "frame_latency_cycles": prediction.frame_latency_cycles,
+            "interval_cycles": float(interval),
+            "images_per_second": plan.clock_hz / float(interval),
+            "resources": estimate(network, plan),
+        },
+        "tools": {name: version(name) for name in ("amaranth", "xnorforge")},
+        "files": {
+            name: {"sha256": _sha256(work / name), "bytes": (work / name).stat().st_size}
+            for name in _FILES
+        },
+    }
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    (work / "manifest.json").write_text(text)
+
+
+def _replace(work: Path, out: Path) -> None:
+    """Rename `work` to `out`; an older bundle is moved aside first and removed last."""
+    if not out.exists():
+        os.rename(work, out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    os.rename(out, aside / "bundle")
+    os.rename(work, out)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

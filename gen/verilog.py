@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`accelerator.v`: the core, the system around it, and a top with the baud divisor as parameter.
+
+    top #(BAUD_DIVISOR)  ->  xnorforge_system (clock, reset, UART shell)  ->  xnorforge_core
+"""
+
+from amaranth import *
+from amaranth.back import verilog
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from xnorforge.gen.assembly import Core, CoreParts
+from xnorforge.gen.boards import baud_divisor, get_board
+from xnorforge.gen.network import Network
+from xnorforge.gen.plan import Plan
+from xnorforge.hw.pll import Pll, PllConfig
+from xnorforge.hw.uart_shell import UartShell, UartShellConfig
+from xnorforge.hw.width import WidthConverter, WidthConverterConfig
+
+__all__ = ["accelerator_verilog", "core_verilog"]
+
+_TOP = """
+// {name}: {board}, clock {mhz:.3f} MHz. BAUD_DIVISOR is clock cycles per bit on the UART.
+module top #(
+    parameter BAUD_DIVISOR = {divisor}
+) (
+    input  clk_in,
+    input  rx,
+    output tx,
+    output led
+);
+  xnorforge_system system (
+      .clk_in(clk_in),
+      .rx(rx),
+      .tx(tx),
+      .led(led),
+      .divisor(BAUD_DIVISOR[15:0])
+  );
+endmodule
+"""
+
+
+class System(wiring.Component):
+    """Clock and reset, the UART shell and the core, on a board's pins.
+
+    The core is instantiated by its Verilog name, so that `accelerator.v` holds it as a module of
+    its own with readable ports.
+
+    Members
+    -------
+    clk_in, rx, tx, led : the board's pins; `led` is lit out of reset.
+    divisor : In(16), clock cycles per bit on the UART.
+    """
+
+    def __init__(self, network: Network, plan: Plan, parts: CoreParts, pll: PllConfig):
+        self.network, self.plan, self.parts, self.pll = network, plan, parts, pll
+        super().__init__(
+            {
+                "clk_in": In(1),
+                "rx": In(1),
+                "tx": Out(1),
+                "led": Out(1),
+                "divisor": In(16),
+            }
+        )
+
+    def elaborate(self, platform):
+        network, plan, parts = self.network, self.plan, self.parts
+        value = network.input.value
+        m = Module()
+        m.submodules.pll = pll = Pll(config=self.pll)
+        m.submodules.shell = shell = UartShell(
+            config=UartShellConfig(
+                image_bytes=network.input.image_bytes,
+                load_bytes=parts.load_bytes + 4,
+                classes=network.classes,
+                score_bits=parts.head.score_bits,
+                plan_hash=plan.structure_hash(network),
+            )
+        )
+        width = WidthConverter(
+            config=WidthConverterConfig(
+                elements=value.size,
+                element_bits=value.bits,
+                lanes_in=8 if value.bits == 1 else 1,
+                lanes_out=plan.lanes,
+            )
+        )
+        m.submodules.width = ResetInserter(shell.flush)(width)
+        image_ready, result_valid, result_last, config_ready = (Signal() for _ in range(4))
+        result_score, result_label = Signal(signed(parts.head.score_bits)), Signal(16)
+        register_data = Signal(32)
+        m.submodules.core = Instance(
+            "xnorforge_core",
+            i_clk=ClockSignal(),
+            i_rst=ResetSignal(),
+            i_image_data=Value.cast(width.o.payload),
+            i_image_valid=width.o.valid,
+            o_image_ready=image_ready,
+            o_result_score=result_score,
+            o_result_label=result_label,
+            o_result_last=result_last,
+            o_result_valid=result_valid,
+            i_result_ready=shell.result.ready,
+            i_config_data=shell.config.payload.data,
+            i_config_first=shell.config.payload.first,
+            i_config_valid=shell.config.valid,
+            o_config_ready=config_ready,
+            i_register_address=shell.register_address,
+            o_register_data=register_data,
+            i_flush=shell.flush,
+        )
+        board = get_board(plan.board)
+        m.d.comb += [
+            pll.clk_in.eq(self.clk_in),
+            shell.rx.eq(self.rx),
+            self.tx.eq(shell.tx),
+            shell.divisor.eq(self.divisor),
+            Value.cast(width.i.payload).eq(shell.image.payload),
+            width.i.valid.eq(shell.image.valid),
+            shell.image.ready.eq(width.i.ready),
+            width.o.ready.eq(image_ready),
+            shell.result.payload.score.eq(result_score),
+            shell.result.payload.label.eq(result_label),
+            shell.result.payload.last.eq(result_last),
+            shell.result.valid.eq(result_valid),
+            shell.config.ready.eq(config_ready),
+            shell.register_data.eq(register_data),
+        ]
+        # Lit once the clock runs and reset is over.
+        running = Signal()
+        m.d.sync += running.eq(1)
+        m.d.comb += self.led.eq(~running if board.led_active_low else running)
+        return m
+
+
+def core_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
+    """The module `xnorforge_core`."""
+    core = Core(
+        parts=parts,
+        image_bits=plan.lanes * network.input.value.bits,
+        plan_hash=plan.structure_hash(network),
+    )
+    return verilog.convert(core, name="xnorforge_core", emit_src=False, strip_internal_attrs=True)
+
+
+def accelerator_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
+    """All of `accelerator.v`: the core alone for a bare device, with system and top for a board."""
+    text = core_verilog(network, plan, parts)
+    if plan.board is None:
+        return text
+    board = get_board(plan.board)
+    system = System(network, plan, parts, board.pll_config(plan.clock_hz))
+    text += verilog.convert(
+        system, name="xnorforge_system", emit_src=False, strip_internal_attrs=True
+    )
+    return text + _TOP.format(
+        name=network.name,
+        board=board.title,
+        mhz=plan.clock_hz / 1e6,
+        divisor=baud_divisor(plan.clock_hz, plan.baud),
+    )

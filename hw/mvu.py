@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""MatrixVectorUnit: a folded binary matrix-vector product with thresholds.
+
+    i --> buffer --> x ---------+--> PE 0 --+
+             |     (weights) w -+--> PE ... +--> queue --> o
+         controller             +--> PE P-1 +
+             |                        ^
+             +--> weight address, preset address
+
+The controller walks `for nf: for sf: for plane group`, one *step* a cycle (FINN's folding: Umuroglu
+et al., "FINN", 2017, section 4.2). A step is *issued* when its input beat is there and, for the
+last step of a result, when the output queue has room for it (a *credit*), so that the pipeline
+behind the controller never stops.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from xnorforge.hw.processing_element import PeConfig, ProcessingElement
+from xnorforge.hw.store import StoreConfig
+from xnorforge.hw.stream import Queue
+
+__all__ = ["MatrixVectorUnit", "MvuConfig"]
+
+
+@dataclass(frozen=True)
+class MvuConfig:
+    """Shape, folding and memories of one MatrixVectorUnit.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Shape of the weight matrix.
+    input_kind, input_bits : str, int
+        "bit", "uint" or "int" elements of that many bits.
+    pe, simd, pl : int
+        Rows, columns and input bit-planes worked on in one step.
+    scores : bool
+        Output the dot products; otherwise one threshold bit a row.
+    family : str
+        "ice40" or "ecp5": decides the memories' shapes and so their latencies.
+    weight_store, preset_store, buffer_store : str
+        "block" or "lut".
+
+    Raises
+    ------
+    ValueError
+        A fold outside its range.
+    """
+
+    rows: int
+    columns: int
+    input_kind: str
+    input_bits: int
+    pe: int
+    simd: int
+    pl: int
+    scores: bool
+    family: str = "ecp5"
+    weight_store: str = "block"
+    preset_store: str = "lut"
+    buffer_store: str = "lut"
+
+    def __post_init__(self) -> None:
+        for name, value, limit in (
+            ("PE", self.pe, self.rows),
+            ("SIMD", self.simd, self.columns),
+            ("PL", self.pl, self.input_bits),
+        ):
+            if not 1 <= value <= limit:
+                raise ValueError(f"{name} must be between 1 and {limit}, not {value!r}")
+        if self.input_kind not in ("bit", "uint", "int"):
+            raise ValueError(f"Input kind must be bit, uint or int, not {self.input_kind!r}")
+        if self.buffer_store not in ("block", "lut"):
+            raise ValueError(f"Buffer store must be block or lut, not {self.buffer_store!r}")
+
+    # --- folding ---------------------------------------------------------------------------
+
+    @property
+    def nf(self) -> int:
+        return -(-self.rows // self.pe)
+
+    @property
+    def sf(self) -> int:
+        return -(-self.columns // self.simd)
+
+    @property
+    def groups(self) -> int:
+        return -(-self.input_bits // self.pl)
+
+    @property
+    def interval(self) -> int:
+        """Cycles per vector."""
+        return self.nf * self.sf * self.groups
+
+    @property
+    def result_steps(self) -> int:
+        """Steps per output beat."""
+        return self.sf * self.groups
+
+    # --- number ranges ---------------------------------------------------------------------
+
+    @property
+    def dot_high(self) -> int:
+        """Bound on |dot|."""
+        if self.input_kind == "bit":
+            return self.columns
+        largest = (1 << self.input_bits) - 1
+        if self.input_kind == "int":
+            largest = 1 << (self.input_bits - 1)
+        return self.columns * largest
+
+    @property
+    def score_bits(self) -> int:
+        """Width of a signed score."""
+        return self.dot_high.bit_length() + 1
+
+    @property
+    def acc_width(self) -> int:
+        """Width of the accumulator: holds `dot - threshold` (half of it for bit inputs)."""
+        if self.input_kind == "bit":
+            return (self.columns + 1).bit_length() + 1
+        return (2 * self.dot_high + 1).bit_length() + 1
+
+    # --- parts -----------------------------------------------------------------------------
+
+    @property
+    def pe_config(self) -> PeConfig:
+        return PeConfig(
+            simd=self.simd,
+            acc_width=self.acc_width,
+            bits=self.input_bits,
+            planes=self.pl,
+            pipeline="output" if self.simd <= 8 else "half",
+        )
+
+    @property
+    def weight_config(self) -> StoreConfig:
+        return StoreConfig(
+            width=self.pe * self.simd,
+            depth=self.nf * self.sf,
+            kind=self.weight_store,
+            family=self.family,
+        )
+
+    @property
+    def preset_config(self) -> StoreConfig:
+        return StoreConfig(
+            width=self.pe * self.acc_width,
+            depth=self.nf,
+            kind=self.preset_store,
+            family=self.family,
+        )
+
+    @property
+    def replays(self) -> bool:
+        """Whether an input beat is used in more than one step."""
+        return self.nf * self.groups > 1
+
+    @property
+    def buffer_latency(self) -> int:
+        """Cycles from buffer address to the engine's x."""
+        return (2 if self.buffer_store == "block" else 1) + (1 if self.groups > 1 else 0)
+
+    @property
+    def issue_latency(self) -> int:
+        """Cycles from a step's issue to its x and w at the engine."""
+        preset_lead = self.preset_config.latency - self.pe_config.preset_latency
+        return max(self.weight_config.latency, self.buffer_latency, preset_lead)
+
+    @property
+    def read_delay(self) -> int:
+        """Cycles from a step's issue to its read of the buffer; the slot is free after it."""
+        return self.issue_latency - self.buffer_latency
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the issue of a result's last step until the result is seen on `o`."""
+        return self.issue_latency + self.pe_config.latency + 1
+
+    @property
+    def buffer_depth(self) -> int:
+        """Beats: two vectors where beats are replayed; at least what covers a slot's turnaround."""
+        turnaround = -(-(self.read_delay + 3) // (self.groups * self.nf)) + 1
+        if self.nf == 1:
+            return turnaround
+        return max(2 * self.sf, self.sf + turnaround)
+
+    @property
+    def credits(self) -> int:
+        """Depth of the output queue: hides the pipeline at one result per `result_steps`."""
+        return -(-(self.latency + 1) // self.result_steps)
+
+    # --- contents --------------------------------------------------------------------------
+
+    def weight_words(self, weights: np.ndarray) -> list[int]:
+        """±1 matrix (rows, columns) -> words of the weight store (dead lanes and rows: 1)."""
+        padded = np.ones((self.nf * self.pe, self.sf * self.simd), dtype=np.uint8)
+        padded[: self.rows, : self.columns] = weights > 0
+        tiles = padded.reshape(self.nf, self.pe, self.sf, self.simd).transpose(0, 2, 1, 3)
+        packed = np.packbits(
+            tiles.reshape(self.nf * self.sf, self.pe * self.simd), axis=1, bitorder="little"
+        )
+        return [int.from_bytes(word.tobytes(), "little") for word in packed]
+
+    def presets(self, weights: np.ndarray, thresholds: np.ndarray | None) -> list[int]:
+        """Start value of the accumulator for each row, `offset - threshold`."""
+        values = []
+        negative_counts = (weights < 0).sum(axis=1)
+        sums = weights.astype(np.int64).sum(axis=1)
+        for row in range(self.rows):
+            if self.input_kind == "bit":
+                # dot = 2 * matches - columns, and `matches >= ceil((threshold + columns) / 2)`
+                threshold = 0 if thresholds is None else int(thresholds[row])
+                values.append(-((threshold + self.columns + 1) // 2))
+                continue
+            offset = -((1 << self.input_bits) - 1) * int(negative_counts[row])
+            if self.input_kind == "int":
+                offset -= (1 << (self.input_bits - 1)) * int(sums[row])
+            values.append(offset - (0 if thresholds is None else int(thresholds[row])))
+        return values
+
+    def preset_words(self, weights: np.ndarray, thresholds: np.ndarray | None) -> list[int]:
+        """Words of the preset store: PE `p` in bits `p * acc_width` up."""
+        mask = (1 << self.acc_width) - 1
+        presets = self.presets(weights, thresholds)
+        presets += [0] * (self.nf * self.pe - self.rows)
+        words = []
+        for nf in range(self.nf):
+            word = 0
+            for p in range(self.pe):
+                word |= (presets[nf * self.pe + p] & mask) << (p * self.acc_width)
+            words.append(word)
+        return words
+
+    def reference(
+        self, vectors: np.ndarray, weights: np.ndarray, thresholds: np.ndarray | None
+    ) -> np.ndarray:
+        """Vectors (N, columns), 0/1 for "bit" -> output bits or dots (N, rows)."""
+        x = vectors.astype(np.int64)
+        if self.input_kind == "bit":
+            x = 2 * x - 1
+        dots = x @ weights.astype(np.int64).T
+        return dots if thresholds is None else (dots >= thresholds).astype(np.int64)
+
+
+class MatrixVectorUnit(wiring.Component):
+    """Folded binary matrix-vector product; the weights and presets live in stores outside.
+
+    Throughput: one vector every NF x SF x G cycles.  Latency: `config.latency` cycles from the
+    issue of a result's last step to the result on `o`; a beat taken in cycle t is issued from
+    t + 1 on.  Cost: PE engines (see hw/processing_element.py), the input buffer, about 40 LUT4 of
+    control.  Back-pressure: stalls before a result that has no room in the output queue, never
+    drops.
+
+    Parameters
+    ----------
+    config : MvuConfig
+
+    Members
+    -------
+    i : In(stream of SIMD x input_bits)
+        Beats of `simd` elements, lane 0 in the low bits; SF beats a vector.
+    o : Out(stream of PE or PE x score_bits)
+        Beats of `pe` results; NF beats a vector.
+    weight_address, preset_address : Out
+        To the stores, whose `data` comes back after their latency.
+    weight_data, preset_data : In
+    """
+
+    def __init__(self, *, config: MvuConfig):
+        self.config = c = config
+        o_shape = data.ArrayLayout(signed(c.score_bits), c.pe) if c.scores else unsigned(c.pe)
+        super().__init__(
+            {
+                "i": In(stream.Signature(unsigned(c.simd * c.input_bits))),
+                "o": Out(stream.Signature(o_shape)),
+                "weight_address": Out(ceil_log2(c.nf * c.sf)),
+                "weight_data": In(c.pe * c.simd),
+                "preset_address": Out(ceil_log2(c.nf)),
+                "preset_data": In(c.pe * c.acc_width),
+            }
+        )
+
+    def elaborate(self, platform):
+        # The controller issues steps; everything behind it is a pipeline without a stall, in which
+        # signals are named by their age: `*_at_x` lines up with x and w at the engines.
+        c = self.config
+        m = Module()
+
+        # --- controller: counters of the next step to issue
+        nf = Signal(range(c.nf))
+        sf = Signal(range(c.sf))
+        group = Signal(range(c.groups))
+        weight_address = Signal(range(c.nf * c.sf))
+        sf_last, group_last, nf_last = (
+            sf == c.sf - 1,
+            group == c.groups - 1,
+            nf == c.nf - 1,
+        )
+        fill = Signal(range(c.buffer_depth + 1))  # beats written, first step not yet issued
+        credit = Signal(range(c.credits + 1), init=c.credits)
+
+        first_touch = (nf == 0) & (group == 0)
+        completes = sf_last & group_last
+        issue = Signal()
+        m.d.comb += issue.eq((~first_touch | (fill != 0)) & (~completes | (credit != 0)))
+        with m.If(issue):
+            m.d.sync += group.eq(Mux(group_last, 0, group + 1))
+            with m.If(group_last):
+                m.d.sync += sf.eq(Mux(sf_last, 0, sf + 1))
+                m.d.sync += weight_address.eq(
+                    Mux(sf_last & nf_last, 0, weight_address + 1)
+                )
+                with m.If(sf_last):
+                    m.d.sync += nf.eq(Mux(nf_last, 0, nf + 1))
+
+        # --- buffer: written by the stream, read `read_delay` after issue, freed by the last pass
+        read_sf = _delay(m, sf, c.read_delay, "read_sf")
+        release = _delay(m, issue & nf_last & group_last, c.read_delay, "release")
+        advance = _delay(m, issue & group_last, c.read_delay, "advance")
+        group_at_read = _delay(m, group, c.read_delay, "group_at_read")
+        write = self.i.valid & self.i.ready
+        m.d.sync += fill.eq(fill + write - (issue & first_touch))
+        x = self._buffer(m, write, read_sf, advance, release, group_at_read)
+
+        # --- stores
+        m.d.comb += self.weight_address.eq(
+            _delay(m, weight_address, c.issue_latency - c.weight_config.latency, "weight_address")
+        )
+        preset_delay = c.issue_latency + c.pe_config.preset_latency - c.preset_config.latency
+        m.d.comb += self.preset_address.eq(_delay(m, nf, preset_delay, "preset_address"))
+
+        # --- engines
+        control_delay = c.issue_latency + c.pe_config.control_latency
+        enable = _delay(m, issue, control_delay, "enable")
+        first = _delay(m, sf == 0, control_delay, "first")
+        group_first = _delay(m, group == 0, control_delay, "group_first")
+        group_end = _delay(m, group_last, control_delay, "group_end")
+        results = []
+        for p in range(c.pe):
+            m.submodules[f"pe{p}"] = pe = ProcessingElement(config=c.pe_config)
+            m.d.comb += [
+                pe.x.eq(x),
+                pe.w.eq(self.weight_data[p * c.simd : (p + 1) * c.simd]),
+                pe.enable.eq(enable),
+                pe.first.eq(first),
+                pe.preset.eq(self.preset_data[p * c.acc_width : (p + 1) * c.acc_width].as_signed()),
+            ]
+            m.d.comb += [pe.group_first.eq(group_first), pe.group_last.eq(group_end)]
+            results.append(pe.o)
+
+        # --- output queue, whose room is counted in credits
+        finished = _delay(
+            m, issue & completes, c.issue_latency + c.pe_config.latency, "finished"
+        )
+        m.submodules.queue = queue = Queue(shape=self.o.payload.shape(), depth=c.credits)
+        m.d.comb += [
+            queue.i.payload.eq(self._results(results)),
+            queue.i.valid.eq(finished),
+        ]
+        wiring.connect(m, queue.o, wiring.flipped(self.o))
+        taken = self.o.valid & self.o.ready
+        m.d.sync += credit.eq(credit + taken - (issue & completes))
+        return m
+
+    def _results(self, accumulators: Sequence[Value]) -> Value:
+        """Accumulators -> output lanes."""
+        c = self.config
+        if not c.scores:
+            return Cat(~acc[-1] for acc in accumulators)
+        if c.input_kind != "bit":
+            return Cat(acc[: c.score_bits] for acc in accumulators)
+        odd = C(c.columns & 1, 1)
+        return Cat(Cat(odd, acc)[: c.score_bits] for acc in accumulators)
+
+    def _buffer(self, m, write, read_sf, advance, release, group_at_read) -> Value:
+        """The input buffer; returns x (lane-major, PL planes a lane) `buffer_latency` later."""
+        c = self.config
+        m.submodules.buffer = memory = Memory(
+            shape=unsigned(c.simd * c.input_bits),
+            depth=c.buffer_depth,
+            init=[],
+            attrs={"ram_style": "block" if c.buffer_store == "block" else "distributed"},
+        )
+        last = c.buffer_depth - 1
+
+        # Write side: the dead lanes of a ragged last beat are cleared here, once.
+        write_at = Signal(range(c.buffer_depth))
+        write_sf = Signal(range(c.sf))
+        space = Signal(range(c.buffer_depth + 1), init=c.buffer_depth)
+        m.d.comb += self.i.ready.eq(space != 0)
+        m.d.sync += space.eq(space + release - write)
+        with m.If(write):
+            m.d.sync += write_at.eq(Mux(write_at == last, 0, write_at + 1))
+            m.d.sync += write_sf.eq(Mux(write_sf == c.sf - 1, 0, write_sf + 1))
+        live_lanes = c.columns - (c.sf - 1) * c.simd
+        lanes = []
+        for lane in range(c.simd):
+            value = self.i.payload[lane * c.input_bits : (lane + 1) * c.input_bits]
+            if c.input_kind == "int":  # offset binary: the engine sees unsigned planes
+                value = Cat(value[:-1], ~value[-1])
+            if lane >= live_lanes:
+                value = Mux(write_sf == c.sf - 1, 0, value)
+            lanes.append(value)
+        port = memory.write_port()
+        m.d.comb += [port.addr.eq(write_at), port.data.eq(Cat(lanes)), port.en.eq(write)]
+
+        # Read side: `base` is the vector's first slot; a pass reads base .. base + SF - 1.
+        read_at = Signal(range(c.buffer_depth))
+        base = Signal(range(c.buffer_depth))
+        pass_end = advance & (read_sf == c.sf - 1)
+        following = Signal(range(c.buffer_depth))
+        m.d.comb += following.eq(Mux(read_at == last, 0, read_at + 1))
+        with m.If(advance):
+            m.d.sync += read_at.eq(following)
+        with m.If(pass_end):
+            with m.If(release):
+                m.d.sync += base.eq(following)
+            with m.Else():
+                m.d.sync += read_at.eq(base)
+
+        word = Signal(c.simd * c.input_bits, reset_less=True)
+        if c.buffer_store == "block":
+            read_port = memory.read_port(domain="sync")
+            m.d.comb += [read_port.addr.eq(read_at), read_port.en.eq(1)]
+        else:
+            read_port = memory.read_port(domain="comb")
+            m.d.comb += read_port.addr.eq(read_at)
+        m.d.sync += word.eq(read_port.data)
+        if c.groups == 1:
+            return word
+        return self._select_group(m, word, _delay(m, group_at_read, c.buffer_latency - 1, "pick"))
+
+    def _select_group(self, m, word: Value, group: Value) -> Value:
+        """One plane group of every lane, most significant group first, registered."""
+        c = self.config
+        x = Signal(c.simd * c.pl, reset_less=True)
+        with m.Switch(group):
+            for g in range(c.groups):
+                low = (c.groups - 1 - g) * c.pl
+                lanes = []
+                for lane in range(c.simd):
+                    element = word[lane * c.input_bits : (lane + 1) * c.input_bits]
+                    lanes.append(element[low : low + c.pl])
+                # Lanes past the top plane are masked by the engine; C() fills their place.
+                with m.Case(g):
+                    m.d.sync += x.eq(Cat(Cat(v, C(0, c.pl - len(v))) for v in lanes))
+        return x
+
+
+def _delay(m: Module, value, cycles: int, name: str) -> Value:
+    """`value` as it was `cycles` cycles ago."""
+    value = Value.cast(value)
+    for age in range(1, cycles + 1):
+        stage = Signal(value.shape(), name=f"{name}_{age}")
+        m.d.sync += stage.eq(value)
+        value = stage
+    return value
