@@ -2,7 +2,7 @@
 """Devices as data: what an FPGA holds and how its tools are called.
 
 A new device of a known family is one entry here. A new family also needs a `Family` and, in
-`gen.build`, its constraint file and packer.
+`gen.constraints`, its constraint file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ class Family:
     lut_ram: look-up tables can be memory (distributed RAM).
     synthesis: yosys command that maps to the family, without `-top` and `-json`.
     place_and_route, packer: names in `gen.tools`.
-    cell_keys: what nextpnr's report calls logic cells ("luts"), flip-flops ("registers"; absent
-        where one cell holds both), block RAMs and DSPs.
+    constraints_..., routed_...: suffix of nextpnr's constraint file and of its routed result,
+        and the options that name them.
+    cell_keys: what nextpnr's report calls logic cells, block RAMs and DSPs. On iCE40 a logic cell
+        is a LUT4 with its carry and flip-flop; elsewhere a LUT4.
+    flip_flop_prefix: how the names of flip-flop cells begin in yosys's netlist.
     """
 
     name: str
@@ -33,7 +36,12 @@ class Family:
     place_and_route: str
     packer: str
     bitstream_suffix: str
+    constraints_suffix: str
+    constraints_option: str
+    routed_suffix: str
+    routed_option: str
     cell_keys: dict[str, str]
+    flip_flop_prefix: str
 
     @property
     def block_ram_width_bits(self) -> int:
@@ -80,7 +88,16 @@ _ICE40 = Family(
     place_and_route="nextpnr-ice40",
     packer="icepack",
     bitstream_suffix=".bin",
-    cell_keys={"luts": "ICESTORM_LC", "block_rams": "ICESTORM_RAM", "dsps": "ICESTORM_DSP"},
+    constraints_suffix=".pcf",
+    constraints_option="--pcf",
+    routed_suffix=".asc",
+    routed_option="--asc",
+    cell_keys={
+        "logic_cells": "ICESTORM_LC",
+        "block_rams": "ICESTORM_RAM",
+        "dsps": "ICESTORM_DSP",
+    },
+    flip_flop_prefix="SB_DFF",
 )
 _ECP5 = Family(
     name="ecp5",
@@ -91,12 +108,12 @@ _ECP5 = Family(
     place_and_route="nextpnr-ecp5",
     packer="ecppack",
     bitstream_suffix=".bit",
-    cell_keys={
-        "luts": "TRELLIS_COMB",
-        "registers": "TRELLIS_FF",
-        "block_rams": "DP16KD",
-        "dsps": "MULT18X18D",
-    },
+    constraints_suffix=".lpf",
+    constraints_option="--lpf",
+    routed_suffix=".config",
+    routed_option="--textcfg",
+    cell_keys={"logic_cells": "TRELLIS_COMB", "block_rams": "DP16KD", "dsps": "MULT18X18D"},
+    flip_flop_prefix="TRELLIS_FF",
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (_ICE40, _ECP5)}

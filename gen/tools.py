@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ Progress = Callable[[str], None]
 """Takes one line for people; called at most every two seconds while a tool runs."""
 
 _PROGRESS_SECONDS = 2.0
+_POLL_SECONDS = 0.25
 
 # Every tool that is Python inside runs through these lines in a child of its own. The kernel
 # kills it when we are killed (PR_SET_PDEATHSIG = 1), so no place and route is left behind.
@@ -148,11 +150,12 @@ def run_tool(
     log: Path,
     progress: Progress | None = None,
     label: str = "",
+    cancel: threading.Event | None = None,
 ) -> float:
     """Run a tool in `cwd` with its output in the file `log`; give the seconds it took.
 
     For "yosys" `args` is one script file. `label` names the step to people. The tool is killed,
-    with all its children, when this call is interrupted.
+    with all its children, when this call is interrupted or `cancel` is set from another thread.
     Raises ToolError with the tool, its last error line and the log's path when it fails.
     """
     tool = find_tool(name)
@@ -174,7 +177,7 @@ def run_tool(
             start_new_session=True,
         )
         try:
-            status = _wait(child, progress, label or name, started)
+            status = _wait(child, progress, label or name, started, cancel)
         finally:
             _kill(child)
     if status != 0:
@@ -183,14 +186,23 @@ def run_tool(
 
 
 def _wait(
-    child: subprocess.Popen[bytes], progress: Progress | None, label: str, started: float
+    child: subprocess.Popen[bytes],
+    progress: Progress | None,
+    label: str,
+    started: float,
+    cancel: threading.Event | None,
 ) -> int:
+    told = started
     while True:
         try:
-            return child.wait(timeout=_PROGRESS_SECONDS)
+            return child.wait(timeout=_POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            if progress is not None:
-                progress(f"{label}: {time.monotonic() - started:.0f} s")
+            now = time.monotonic()
+        if cancel is not None and cancel.is_set():
+            _kill(child)
+        elif progress is not None and now - told >= _PROGRESS_SECONDS:
+            progress(f"{label}: {now - started:.0f} s")
+            told = now
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -203,9 +215,10 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 def _last_error(log: Path, status: int) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    for line in reversed(lines):
-        if "error" in line.lower():
-            return line
+    for word in ("error", "fail"):
+        for line in reversed(lines):
+            if word in line.lower():
+                return line
     if status < 0:
         return f"ended by signal {signal.Signals(-status).name}"
     return lines[-1] if lines else f"exit code {status} and no output"

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Pins, clocks and timing: what place and route is told, and what its report must say back.
+
+Left alone, nextpnr takes 12 MHz as the target of a clock that comes from a PLL and reports
+"PASS". So the PLL is looked up in the synthesised netlist, its real output frequency computed
+from its dividers, the net it drives constrained to that, and the report believed only when the
+constraint it names is that frequency.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xnorforge.gen.boards import Board
+from xnorforge.gen.errors import BundleError, ToolError
+from xnorforge.hw.pll import PLL_KINDS, PllConfig
+
+__all__ = ["Clock", "Timing", "constraints", "find_clock", "read_netlist", "read_timing"]
+
+# Ports of the primitives that carry the clock that the design runs on.
+_OUTPUT_PORTS = ("PLLOUTGLOBAL", "PLLOUTCORE", "CLKOP")
+# nextpnr keeps a period in whole picoseconds.
+_PERIOD_STEP = 1.01e-12
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The design's clock: a net of the netlist, and the setting of the PLL that drives it."""
+
+    net: str
+    pll: PllConfig
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What nextpnr reports of the clock, in Hz, and whether the constraint is met."""
+
+    constraint_hz: float
+    fmax_hz: float
+
+    @property
+    def met(self) -> bool:
+        return self.fmax_hz >= self.constraint_hz
+
+
+def read_netlist(path: Path) -> dict[str, Any]:
+    """The module `top` of a netlist that yosys wrote."""
+    return json.loads(path.read_text())["modules"]["top"]
+
+
+def find_clock(netlist: dict[str, Any], board: Board) -> Clock:
+    """The PLL of a netlist and the net of its output.
+
+    Raises BundleError when the PLL is not the one that the board has.
+    """
+    plls = [cell for cell in netlist["cells"].values() if cell["type"] in PLL_KINDS]
+    if [cell["type"] for cell in plls] != [board.pll]:
+        found = ", ".join(cell["type"] for cell in plls) or "none"
+        raise BundleError(
+            f"accelerator.v must hold one {board.pll} for board {board.name}, but holds {found}: "
+            f"compile the model again for this board"
+        )
+    (cell,) = plls
+    # Numbers are strings of binary digits, texts are texts: only the former are dividers.
+    numbers = {
+        name: int(value, 2)
+        for name, value in cell["parameters"].items()
+        if value and not set(value) - {"0", "1"}
+    }
+    (bit,) = next(
+        cell["connections"][port] for port in _OUTPUT_PORTS if port in cell["connections"]
+    )
+    names = [name for name, net in netlist["netnames"].items() if net["bits"] == [bit]]
+    return Clock(
+        net=min(names, key=lambda name: ("$" in name, len(name), name)),
+        pll=PllConfig.from_parameters(board.pll, board.oscillator_hz, numbers),
+    )
+
+
+def constraints(board: Board, clock: Clock) -> str:
+    """The constraint file of the board's family: pins, and the clock at its real frequency."""
+    mhz = clock.pll.output_hz / 1e6
+    lines = []
+    if board.device.family.name == "ice40":
+        for port, pin in board.pins.items():
+            lines.append(" ".join(["set_io", *pin.options.split(), port, pin.site]))
+        lines.append(f"set_frequency {clock.net} {mhz:.6f}")
+    elif board.device.family.name == "ecp5":
+        for port, pin in board.pins.items():
+            lines.append(f'LOCATE COMP "{port}" SITE "{pin.site}";')
+            if pin.options:
+                lines.append(f'IOBUF PORT "{port}" {pin.options};')
+        lines.append(f'FREQUENCY NET "{clock.net}" {mhz:.6f} MHZ;')
+    else:
+        raise ToolError(f"No constraint file is known for family {board.device.family.name!r}")
+    return "\n".join(lines) + "\n"
+
+
+def read_timing(report: dict[str, Any], output_hz: float) -> Timing:
+    """Timing from nextpnr's report, of the worst clock where there are several.
+
+    Raises ToolError unless every clock in it was held against `output_hz`.
+    """
+    clocks = report.get("fmax", {})
+    if not clocks:
+        raise ToolError("nextpnr reports no clock at all: the design has no flip-flop on the PLL")
+    timings = []
+    for name, clock in clocks.items():
+        timing = Timing(clock["constraint"] * 1e6, clock["achieved"] * 1e6)
+        if abs(1 / timing.constraint_hz - 1 / output_hz) > _PERIOD_STEP:
+            raise ToolError(
+                f"nextpnr held clock {name!r} against {timing.constraint_hz / 1e6:.3f} MHz, but "
+                f"the PLL makes {output_hz / 1e6:.3f} MHz: its timing result means nothing"
+            )
+        timings.append(timing)
+    return min(timings, key=lambda timing: timing.fmax_hz)
