@@ -50,6 +50,7 @@ def program(bundle: Bundle | str | Path, *, progress: Progress | None = None) ->
     args[-1] = str(Path(args[-1]).resolve())
     command = shlex.join([_TOOL, *args])
     log = bundle.results / "program.log"
+    log.unlink(missing_ok=True)
     try:
         run_tool(
             _TOOL,

@@ -68,6 +68,7 @@ class System(wiring.Component):
         network, plan, parts = self.network, self.plan, self.parts
         value = network.input.value
         m = Module()
+        m.domains.sync = ClockDomain()
         m.submodules.pll = pll = Pll(config=self.pll)
         m.submodules.shell = shell = UartShell(
             config=UartShellConfig(

@@ -278,10 +278,11 @@ class ResetSequencer(wiring.Component):
 
 
 class Pll(wiring.Component):
-    """Makes the `sync` domain of the enclosing design from an oscillator.
+    """Drives the `sync` domain of the enclosing design from an oscillator.
 
     Instantiates the primitive of `config.kind` and a `ResetSequencer`; drives `sync`'s clock
-    with the PLL's output and its reset with the sequencer's.
+    with the PLL's output and its reset with the sequencer's. The design defines the domain:
+    `m.domains.sync = ClockDomain()`.
 
     Cost: one PLL, about 20 LUT4 and 20 FF.
 
@@ -308,7 +309,6 @@ class Pll(wiring.Component):
         primitive = _ecp5_instance if self.config.kind == "EHXPLLL" else _ice40_instance
         m.submodules.pll = primitive(self.config, self.clk_in, clk, locked)
         m.submodules.sequencer = sequencer = ResetSequencer(cycles=self.config.reset_cycles)
-        m.domains.sync = ClockDomain()
         m.d.comb += [
             sequencer.locked.eq(locked),
             ClockSignal().eq(clk),

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""PLL settings against the vendors' limits and the tools' own calculators; reset timing."""
+
+import re
+
+import pytest
+from amaranth import *
+from amaranth.back import rtlil
+from amaranth.sim import Simulator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xnorforge.gen.tools import run_tool
+from xnorforge.hw.pll import PLL_KINDS, Pll, PllConfig, ResetSequencer
+
+MHZ = 1_000_000
+
+
+def calculator(tmp_path, name, *args):
+    log = tmp_path / "log"
+    run_tool(name, args, cwd=tmp_path, log=log)
+    return log.read_text()
+
+
+@pytest.mark.parametrize(
+    "source, target",
+    [(12, 16.5), (12, 20.5), (12, 30), (12, 39.75), (12, 48), (12, 270), (25, 33.333), (100, 133)],
+)
+def test_ice40_setting_equals_icepll(tmp_path, source, target):
+    text = calculator(tmp_path, "icepll", "-i", f"{source}", "-o", f"{target}")
+    setting = PllConfig.nearest("SB_PLL40_PAD", source * MHZ, target * MHZ)
+    ours = {name: value.value for name, value in setting.instance_parameters().items()}
+    theirs = {
+        name: int(re.search(rf"{name}: +(\d+)", text)[1])
+        for name in ("DIVR", "DIVF", "DIVQ", "FILTER_RANGE")
+    }
+    assert ours == theirs
+    achieved = float(re.search(r"F_PLLOUT: +([\d.]+) MHz \(achieved\)", text)[1])
+    assert setting.output_hz / MHZ == pytest.approx(achieved, abs=0.001)
+    vco = float(re.search(r"F_VCO: +([\d.]+)", text)[1])
+    assert setting.vco_hz / MHZ == pytest.approx(vco, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    "source, target", [(25, 50), (25, 100), (25, 112.5), (25, 200), (100, 130), (12, 96)]
+)
+def test_ecp5_setting_equals_ecppll(tmp_path, source, target):
+    text = calculator(tmp_path, "ecppll", "-i", f"{source}", "-o", f"{target}", "--file", "pll.v")
+    setting = PllConfig.nearest("EHXPLLL", source * MHZ, target * MHZ)
+    ours = (setting.reference, setting.feedback, setting.output)
+    theirs = tuple(
+        int(re.search(rf"{name} divisor: (\d+)", text)[1])
+        for name in ("Refclk", "Feedback", "clkout0")
+    )
+    assert ours == theirs
+    phase = re.search(r"CLKOP_CPHASE\((\d+)\)", (tmp_path / "pll.v").read_text())
+    assert setting.instance_parameters()["CLKOP_CPHASE"] in (int(phase[1]), int(phase[1]) + 1)
+
+
+def every_setting(kind, input_hz):
+    """All legal (output, dividers), by the data sheets' tables written out once more."""
+    ice = kind != "EHXPLLL"
+    vco_low, vco_high = (533e6, 1066e6) if ice else (400e6, 800e6)
+    low, high = (16e6, 275e6) if ice else (3.125e6, 400e6)
+    pfd_high = 133e6 if ice else 400e6
+    for reference in range(1, 17 if ice else 129):
+        pfd = input_hz / reference
+        if not 10e6 <= pfd <= pfd_high:
+            continue
+        for output in [2**q for q in range(1, 7)] if ice else range(1, 129):
+            for feedback in range(1, 129 if ice else 81):
+                clk = pfd * feedback / (output if ice else 1)
+                if low <= clk <= high and vco_low <= clk * output <= vco_high:
+                    yield clk
+
+
+@settings(max_examples=30)
+@given(
+    kind=st.sampled_from(PLL_KINDS),
+    input_mhz=st.integers(10, 133),
+    target=st.floats(16e6, 275e6),
+)
+def test_nearest_is_legal_and_none_is_nearer(kind, input_mhz, target):
+    setting = PllConfig.nearest(kind, input_mhz * MHZ, target)
+    best = min(abs(clk - target) for clk in every_setting(kind, input_mhz * MHZ))
+    assert abs(setting.output_hz - target) == pytest.approx(best, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", PLL_KINDS)
+def test_parameters_of_an_instance_give_the_setting_back(kind):
+    setting = PllConfig.nearest(kind, 12 * MHZ, 60e6)
+    numbers = {
+        name: value.value if isinstance(value, Const) else value
+        for name, value in setting.instance_parameters().items()
+    }
+    assert PllConfig.from_parameters(kind, 12 * MHZ, numbers) == setting
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"kind": "rPLL"}, "PLL kind must be one of SB_PLL40_CORE"),
+        ({"input_hz": 9 * MHZ}, "input frequency must be 10 to 133 MHz, not 9 MHz"),
+        ({"feedback": 129}, "feedback divider cannot be 129"),
+        ({"output": 24}, "output divider cannot be 24"),
+        ({"reference": 2}, "pfd frequency must be 10 to 133 MHz, not 6 MHz"),
+        ({"feedback": 40}, "vco frequency must be 533 to 1066 MHz, not 480 MHz"),
+        ({"output": 64}, "output frequency must be 16 to 275 MHz, not 15 MHz"),
+    ],
+)
+def test_illegal_settings_are_refused(change, words):
+    legal = {
+        "kind": "SB_PLL40_PAD",
+        "input_hz": 12 * MHZ,
+        "reference": 1,
+        "feedback": 80,
+        "output": 32,
+    }
+    assert PllConfig(**legal).output_hz == 30e6
+    with pytest.raises(ValueError, match=words):
+        PllConfig(**{**legal, **change})
+
+
+def test_unreachable_request_is_refused():
+    with pytest.raises(ValueError, match="output frequency must be 16 to 275 MHz, not 3 MHz"):
+        PllConfig.nearest("SB_PLL40_PAD", 12 * MHZ, 3e6)
+
+
+def test_output_stays_in_range_at_its_ends():
+    # icepll gives 15.9375 and 276 MHz here, both outside what the primitive is good for.
+    assert PllConfig.nearest("SB_PLL40_PAD", 12 * MHZ, 16e6).output_hz == 16.125e6
+    assert PllConfig.nearest("SB_PLL40_PAD", 12 * MHZ, 275e6).output_hz == 270e6
+
+
+@pytest.mark.parametrize("target", [16e6, 30e6, 48e6, 275e6])
+def test_ice40_reset_outlasts_the_block_ram_wake_up(target):
+    setting = PllConfig.nearest("SB_PLL40_PAD", 12 * MHZ, target)
+    assert setting.reset_cycles / setting.output_hz >= 15e-6
+
+
+@pytest.mark.parametrize("cycles", [1, 2, 16, 450])
+def test_reset_holds_for_its_cycles_and_returns_when_lock_is_lost(cycles):
+    dut = ResetSequencer(cycles=cycles)
+    held = []
+
+    async def bench(ctx):
+        async def watch(locked, count):
+            ctx.set(dut.locked, locked)
+            for _ in range(count):
+                held.append(ctx.get(dut.reset))
+                await ctx.tick()
+
+        await watch(0, 5)
+        await watch(1, cycles + 10)
+        await watch(0, 6)
+        # Lock that lasts one cycle less than needed must not release reset.
+        await watch(1, cycles)
+        await watch(0, 5)
+        await watch(1, cycles + 10)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    wait, gap = cycles + 3, 3
+    expected = [1] * 5 + [1] * wait + [0] * (10 - 3) + [0] * gap + [1] * 3
+    expected += [1] * (cycles + 5) + [1] * wait + [0] * (10 - 3)
+    assert held == expected
+
+
+def test_reset_sequencer_refuses_bad_cycles():
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        ResetSequencer(cycles=0)
+    with pytest.raises(TypeError, match=r"must be an integer, not 1\.5"):
+        ResetSequencer(cycles=1.5)
+
+
+@pytest.mark.parametrize(
+    "kind, clock_pin", [("SB_PLL40_PAD", "PACKAGEPIN"), ("SB_PLL40_CORE", "REFERENCECLK")]
+)
+def test_ice40_pll_converts_with_its_own_clock_pin(kind, clock_pin):
+    text = pll_rtlil(PllConfig.nearest(kind, 12 * MHZ, 30e6))
+    assert re.search(rf"cell \\{kind} ", text)
+    assert f"connect \\{clock_pin} \\clk_in" in text
+    assert "parameter \\DIVF 7'1001111" in text
+
+
+def test_ecp5_pll_converts_with_feedback_from_its_output():
+    text = pll_rtlil(PllConfig.nearest("EHXPLLL", 25 * MHZ, 100e6))
+    output = re.search(r"connect \\CLKOP (\S+)", text)[1]
+    assert f"connect \\CLKFB {output}" in text
+    assert 'attribute \\ICP_CURRENT "12"' in text
+
+
+def pll_rtlil(setting):
+    """RTLIL of a counter on the PLL's domain: it has no clock or reset port of its own."""
+    pll = Pll(config=setting)
+    m = Module()
+    m.domains.sync = ClockDomain()
+    m.submodules.pll = pll
+    count = Signal(4)
+    m.d.sync += count.eq(count + 1)
+    text = rtlil.convert(m, ports=[pll.clk_in, count], emit_src=False)
+    top = text[text.index("module \\top\n") :].split("\nend\n", 1)[0]
+    assert not re.search(r"wire .*input.* \\(clk|rst)\n", top)
+    return text
+
+
+def test_pll_takes_a_setting_only():
+    with pytest.raises(TypeError, match="must be a PllConfig"):
+        Pll(config="SB_PLL40_PAD")
