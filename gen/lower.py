@@ -37,7 +37,8 @@ class LayerMap:
 
     dot: the source's product, or None for the input. steps: what follows it. cut: how many of
     them, the binarising one included, became the threshold (0: none binarises). real: the
-    product as floats. sign: -1 for rows that were negated. exact: floats hold the product.
+    product as floats. sign: -1 for rows that were negated. one: the binarising step's value that
+    is bit 1.
     """
 
     dot: Dot | None
@@ -45,7 +46,7 @@ class LayerMap:
     cut: int
     real: RealDot | None
     sign: np.ndarray
-    exact: bool
+    one: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +96,9 @@ def lower_with_maps(
     sections = graph.sections()
     if len(sections) == 1:
         raise UnsupportedOpError(f"{graph.file}: has no MatMul or Gemm with binary weights")
-    input_, edge = _lower_input(graph, sections[0][1], input_scale, input_offset, pixel)
+    input_, edge, one = _lower_input(graph, sections[0][1], input_scale, input_offset, pixel)
     first = sections[0][1]
-    one = np.ones(len(graph.input_order), np.int64)
-    maps = [LayerMap(None, first, _cut(first), None, one, True)]
+    maps = [LayerMap(None, first, _cut(first), None, np.array(1), one)]
     layers, notes = [], []
     for i, (dot, steps) in enumerate(sections[1:-1]):
         layer, edge, note, map_ = _lower_hidden(graph, f"dense{i}", dot, steps, edge)
@@ -107,13 +107,13 @@ def lower_with_maps(
         maps.append(map_)
     dot, steps = sections[-1]
     name = f"dense{len(layers)}"
-    signs, real, exact = _integer_dot(graph, dot, edge)
+    signs, real = _integer_dot(graph, dot, edge)
     source_signs = signs
     signs, head, note = lower_head(graph, dot, steps, signs, real, _grid(signs, edge.value))
     sign = (signs[:, 0] * source_signs[:, 0]).astype(np.int64)
-    maps.append(LayerMap(dot, steps, 0, real, sign, exact))
+    maps.append(LayerMap(dot, steps, 0, real, sign, np.array(1)))
     layers.append(Dense(name, edge.value, signs, None))
-    notes.append({"name": name, "node": dot.node, "dot_exact_in_source": exact, **note})
+    notes.append({"name": name, "node": dot.node, "dot_exact_in_source": real.exact, **note})
     network = Network(
         name=graph.name,
         input=input_,
@@ -159,7 +159,7 @@ def _statement(notes: list[dict]) -> str:
 
 def _lower_input(
     graph: Graph, steps: list[Step], scale: float, offset: float, pixel: str
-) -> tuple[Input, _Edge]:
+) -> tuple[Input, _Edge, np.ndarray]:
     pixels, values = pixel_values(pixel, scale, offset, graph.dtype)
     channels = len(graph.input_order)
     cut = _cut(steps)
@@ -196,15 +196,18 @@ def _lower_input(
     value = ValueType("uint" if pixel == "uint8" else "int", 8, graph.value_shape)
     middle = np.full(channels, intercept)
     edge = _Edge(value, abs(slope), np.full(channels, int(np.sign(slope))), middle)
-    return Input(value, pixel, note=note + ", folded into the first layer"), edge
+    return Input(value, pixel, note=note + ", folded into the first layer"), edge, np.array(1)
 
 
 def _binary_input(
     graph: Graph, steps: list[Step], cut: int, x: np.ndarray, pixels: np.ndarray, note: str
-) -> tuple[Input, _Edge]:
+) -> tuple[Input, _Edge, np.ndarray]:
+    value = ValueType("bit", 1, graph.value_shape)
+    edge, outward = _edge_after(graph, steps, cut, value)
     low, high = steps[cut - 1].levels()
-    bits = x == high
-    odd = ~bits & (x != low)
+    odd = (x != high) & (x != low)
+    one = high if outward[0] > 0 else low
+    bits = x == one
     if odd.any():
         p = int(pixels[np.flatnonzero(odd.any(axis=1))[0]])
         raise ModelError(
@@ -223,15 +226,10 @@ def _binary_input(
             f"{pixels[0]} to {pixels[-1]}; check input_scale and input_offset"
         )
     threshold, inverted = int(pixels[changes[0] + 1]), bool(bits[0, 0])
-    value = ValueType("bit", 1, graph.value_shape)
     test = f"bit = (p {'<' if inverted else '>='} {threshold})"
-    edge = _edge_after(graph, steps, cut, value)
-    return Input(value, graph_pixel(pixels), threshold, inverted, f"{note}; {test}"), edge
-
-
-def graph_pixel(pixels: np.ndarray) -> str:
-    """Name of the dtype whose values these are."""
-    return "int8" if pixels[0] < 0 else "uint8"
+    pixel = "int8" if pixels[0] < 0 else "uint8"
+    edge = _Edge(value, edge.half, outward * outward[0], edge.middle)
+    return Input(value, pixel, threshold, inverted, f"{note}; {test}"), edge, one
 
 
 def _culprit(steps: list[Step]) -> Step:
@@ -239,8 +237,11 @@ def _culprit(steps: list[Step]) -> Step:
     return next(step for step in steps if any(p.ndim for p in step.params))
 
 
-def _edge_after(graph: Graph, steps: list[Step], cut: int, value: ValueType) -> _Edge:
-    """What the next layer is fed when `steps[cut - 1]` binarises and more steps follow."""
+def _edge_after(
+    graph: Graph, steps: list[Step], cut: int, value: ValueType
+) -> tuple[_Edge, np.ndarray]:
+    """What the next layer is fed when `steps[cut - 1]` binarises and more steps follow, if bit 1
+    is the larger value; and where that is the smaller value of the binarising step (-1)."""
     low, high = (np.broadcast_to(v, (value.size,)) for v in steps[cut - 1].levels())
     pair = np.stack([low, high])
     pair = pair.astype(graph.dtype) if pair.dtype.kind == "f" else pair
@@ -260,14 +261,15 @@ def _edge_after(graph: Graph, steps: list[Step], cut: int, value: ValueType) -> 
             f"to {2 * abs(half).max():g} apart, depending on the channel; they must be equally far "
             f"apart and not the same for products to be integers"
         )
-    return _Edge(value, float(size), np.sign(half).astype(np.int64), middle)
+    edge = _Edge(value, float(size), np.ones(value.size, np.int64), middle)
+    return edge, np.sign(half).astype(np.int64)
 
 
 # --- layers -----------------------------------------------------------------------------------
 
 
-def _integer_dot(graph: Graph, dot: Dot, edge: _Edge) -> tuple[np.ndarray, RealDot, bool]:
-    """Weights as ±1 for the network's values, the real product, and whether floats hold it."""
+def _integer_dot(graph: Graph, dot: Dot, edge: _Edge) -> tuple[np.ndarray, RealDot]:
+    """Weights as ±1 for the network's values, and the source's product of their dot."""
     size = abs(dot.weights).astype(np.float64)
     if not np.isfinite(dot.weights).all():
         bad = dot.weights[~np.isfinite(dot.weights)][0]
@@ -282,17 +284,14 @@ def _integer_dot(graph: Graph, dot: Dot, edge: _Edge) -> tuple[np.ndarray, RealD
             f"store them as ±s, one s > 0 an output"
         )
     signs = np.where(dot.weights > 0, 1, -1).astype(np.int8)
-    real = RealDot(scale * edge.half, scale * (signs @ edge.middle), graph.dtype)
     mantissa = np.finfo(graph.dtype).nmant + 1
     limit = len(edge.middle) * max(abs(edge.value.low), edge.value.high)
-    powers = np.frexp(scale)[0] == 0.5
-    exact = bool(
-        powers.all()
-        and np.frexp(edge.half)[0] == 0.5
-        and not edge.middle.any()
-        and limit < 2**mantissa
-    )
-    return (signs * edge.sign).astype(np.int8), real, exact
+    powers = (np.frexp(scale)[0] == 0.5) & (np.frexp(edge.half)[0] == 0.5)
+    exact = powers & (not edge.middle.any()) & (limit < 2**mantissa)
+    terms = scale * (edge.half * limit + abs(edge.middle).sum())
+    slope, offset = scale * edge.half, scale * (signs @ edge.middle)
+    real = RealDot(slope, offset, graph.dtype, np.where(exact, 0.0, terms))
+    return (signs * edge.sign).astype(np.int8), real
 
 
 def _grid(signs: np.ndarray, value: ValueType) -> Grid:
@@ -313,8 +312,11 @@ def _lower_hidden(
             f"{graph.file}: the values after {dot.node} reach the next product without being "
             f"binarised; put BipolarQuant or Sign between them"
         )
-    signs, real, exact = _integer_dot(graph, dot, edge)
-    roots = find_roots(real, steps[:cut], _grid(signs, edge.value), f"{graph.file}: {dot.node}")
+    signs, real = _integer_dot(graph, dot, edge)
+    bits = ValueType("bit", 1, (len(signs),))
+    next_edge, outward = _edge_after(graph, steps, cut, bits)
+    where = f"{graph.file}: {dot.node}"
+    roots = find_roots(real, steps[:cut], _grid(signs, edge.value), outward, where)
     signs = np.where(roots.flipped[:, None], -signs, signs).astype(np.int8)
     always, never = roots.index == 0, roots.index == roots.grid.count
     plain = Dense(name, edge.value, signs, None)
@@ -325,11 +327,13 @@ def _lower_hidden(
     note = {
         "name": name,
         "node": dot.node,
-        "dot_exact_in_source": exact,
+        "dot_exact_in_source": real.exact,
         "flipped": int(roots.flipped.sum()),
         "always": int(always.sum()),
         "never": int(never.sum()),
         "near_rounding": int(roots.near.sum()),
     }
-    map_ = LayerMap(dot, steps, cut, real, np.where(roots.flipped, -1, 1), exact)
-    return layer, _edge_after(graph, steps, cut, layer.output), note, map_
+    levels = steps[cut - 1].levels()
+    one = np.where(outward > 0, levels[1], levels[0])
+    map_ = LayerMap(dot, steps, cut, real, np.where(roots.flipped, -1, 1), one)
+    return layer, next_edge, note, map_

@@ -30,11 +30,19 @@ class RealDot:
     """The source's product as a function of the integer dot: `slope[c] * dot + offset[c]`.
 
     Computed in float64, then rounded once to the source's dtype.
+    terms: per row, a bound on the sum of the sizes of the source's terms, where the source rounds
+        while it adds them; 0 where its floats hold every partial sum.
     """
 
     slope: np.ndarray
     offset: np.ndarray
     dtype: np.dtype
+    terms: np.ndarray
+
+    @property
+    def exact(self) -> bool:
+        """Whether the source's own product is exact."""
+        return not self.terms.any()
 
     def value(self, dots: np.ndarray, *, wide: bool = False) -> np.ndarray:
         real = self.slope * dots + self.offset
@@ -69,20 +77,23 @@ class Roots:
     grid: Grid
 
 
-def find_roots(real: RealDot, steps: list[Step], grid: Grid, where: str) -> Roots:
-    """Where the last step's output changes from its lower to its higher value.
+def find_roots(
+    real: RealDot, steps: list[Step], grid: Grid, outward: np.ndarray, where: str
+) -> Roots:
+    """Where the bit of each channel changes from 0 to 1.
 
-    steps: the formula; the last one quantises. where: prefix of messages.
+    steps: the formula; the last one quantises. outward: +1 where its higher value is bit 1, -1
+    where its lower value is. where: prefix of messages.
     """
-    channels = len(real.slope)
-    direction = np.sign(real.slope).astype(np.int64)
+    direction = np.sign(real.slope).astype(np.int64) * outward
     for step in steps:
         direction = direction * step.direction
     flipped = direction < 0
     grid = Grid(np.where(flipped, -grid.high, grid.low), grid.count, grid.step)
     sign = np.where(flipped, -1, 1)
-    low, high = (np.broadcast_to(level, (channels,)) for level in steps[-1].levels())
-    low, high = low.astype(high.dtype), high
+    levels = steps[-1].levels()
+    high = np.where(outward > 0, levels[1], levels[0])
+    low = np.where(outward > 0, levels[0], levels[1])
 
     def run(index: np.ndarray, *, wide: bool = False) -> np.ndarray:
         x = real.value(sign * grid.dots(index), wide=wide)
@@ -159,7 +170,7 @@ def _near_rounding(
         inside = (index >= 0) & (index < grid.count)
         dots = sign * grid.dots(np.clip(index, 0, grid.count - 1))
         x = real.value(dots, wide=True)
-        error = np.where(real.value(dots) == x, 0.0, epsilon * abs(x))
+        error = np.where(real.value(dots) == x, 0.0, epsilon * abs(x)) + epsilon * real.terms
         for step in steps:
             if step.quantises:
                 gap = abs(x - step.decision().astype(np.float64))

@@ -141,7 +141,7 @@ def _compare(
 ) -> Iterator[LayerTrace]:
     if maps[0].cut:
         step = maps[0].steps[maps[0].cut - 1]
-        bits = _by_channel(source, step) == step.levels()[1]
+        bits = _by_channel(source, step) == maps[0].one
         yield _difference("input", "input bits", step.tensor, bits, mine.input)
     epsilon = 8 * float(np.finfo(graph.dtype).eps)
     for layer, map_, dots, output in zip(
@@ -149,22 +149,21 @@ def _compare(
     ):
         assert map_.dot is not None and map_.real is not None
         values = map_.real.value(map_.sign * dots)
-        size = abs(map_.real.slope) * layer.dot_high + abs(map_.real.offset)
         # Gemm adds its bias inside: its result is the product after some of the steps.
         fused = sum(step.tensor == map_.dot.tensor for step in map_.steps)
-        tolerance = 0 * size if map_.exact and not fused else epsilon * size
+        tolerance = epsilon * map_.real.terms
         for i, step in enumerate(map_.steps[: map_.cut or None]):
             if i == fused:
                 theirs = _by_channel(source, map_.dot)
                 yield _difference(layer.name, "dots", map_.dot.tensor, theirs, values, tolerance)
-            if not step.quantises:
+            if not step.quantises and (fused or not map_.real.exact):
                 rounding = epsilon * step.magnitude(values.astype(np.float64)).max(axis=0)
-                tolerance = np.where(tolerance, tolerance * step.gain() + rounding, 0)
+                tolerance = tolerance * step.gain() + rounding
             values = step.apply(values)
         last = map_.steps[map_.cut - 1] if map_.steps else map_.dot
         theirs = _by_channel(source, last)
         if isinstance(last, Step) and map_.cut:
-            bits = theirs == last.levels()[1]
+            bits = theirs == map_.one
             yield _difference(layer.name, "bits", last.tensor, bits, output)
         else:
             yield _difference(layer.name, "scores", last.tensor, theirs, values, tolerance)
@@ -245,7 +244,8 @@ def _standard(file: OnnxFile, graph: Graph, wanted: list[str]) -> onnx.ModelProt
     """A copy in standard ops only, with the wanted tensors as outputs."""
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
-    del model.graph.node[:]
+    for field in (model.graph.node, model.graph.output, model.graph.value_info):
+        del field[:]
     element = helper.np_dtype_to_tensor_dtype(graph.dtype)
     zero, two = "trace.zero", "trace.two"
     for name, value in ((zero, 0.0), (two, 2.0)):
@@ -264,8 +264,5 @@ def _standard(file: OnnxFile, graph: Graph, wanted: list[str]) -> onnx.ModelProt
                 helper.make_node("Sub", [scale, f"{t}.step"], [y]),
             ]
         )
-    present = {value.name for value in model.graph.output}
-    for name in wanted:
-        if name not in present:
-            model.graph.output.append(onnx.ValueInfoProto(name=name))
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     return model
