@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Chooses a Plan: folds, memories and stream widths for a network, a target and a device.
+
+Every layer is a MatrixVectorUnit that takes NF x SF x G cycles an image; the slowest stage of the
+chain sets the rate. For an allowed interval `gen.search` finds the cheapest chain of folds that
+is fast enough; this module turns goals into intervals, checks that the result fits and says, when
+it does not, which layer or memory stands in the way.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from xnorforge.gen import resources
+from xnorforge.gen.assembly import core_parts
+from xnorforge.gen.boards import BOARDS, get_board
+from xnorforge.gen.cycles import predict
+from xnorforge.gen.devices import DEVICES, Device, get_device
+from xnorforge.gen.errors import PlanError
+from xnorforge.gen.network import Network
+from xnorforge.gen.overrides import read_overrides
+from xnorforge.gen.plan import Plan
+from xnorforge.gen.search import Chain, Search
+
+__all__ = ["GOALS", "LINKS", "link_interval", "make_plan"]
+
+GOALS = ("link", "max", "min")
+LINKS = ("uart",)
+DEFAULT_BAUD = 1_000_000
+BITS_PER_BYTE = 10  # 8N1
+
+
+def make_plan(
+    network: Network,
+    *,
+    board: str | None = None,
+    device: str | None = None,
+    fps: float | None = None,
+    goal: str = "link",
+    overrides: str | Path | Mapping[str, Any] | None = None,
+    link: str = "uart",
+    baud: int | None = None,
+    clock_hz: float | None = None,
+) -> Plan:
+    """Lay a network out on a board, or on a bare device.
+
+    fps: images per second the core must reach. Without it, goal says what is wanted: "link", the
+    smallest design that keeps the link busy; "max", the fastest that fits; "min", the smallest.
+    overrides: {layer: {"pe": n, ...}} or a JSON file of that; what it fixes is kept.
+    clock_hz: instead of the board's own (rounded to what its PLL can make).
+    Raises PlanError when the target cannot be met, naming what limits it.
+    """
+    if link not in LINKS:
+        raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
+    if goal not in GOALS:
+        raise PlanError(f"Goal must be one of {', '.join(GOALS)}, not {goal!r}")
+    if fps is not None and not 0 < fps < float("inf"):
+        raise PlanError(f"Images per second must be a positive number, not {fps!r}")
+    if baud is not None and baud < 1:
+        raise PlanError(f"Baud rate must be a positive number, not {baud!r}")
+    if clock_hz is not None and not 0 < clock_hz < float("inf"):
+        raise PlanError(f"Clock must be a positive number of Hz, not {clock_hz!r}")
+    site = _Site.choose(board, device, clock_hz)
+    planner = _Planner(
+        network, site, link, baud or DEFAULT_BAUD, read_overrides(overrides, network)
+    )
+    if fps is not None:
+        return planner.for_rate(fps)
+    return {"link": planner.for_link, "max": planner.fastest, "min": planner.smallest}[goal]()
+
+
+def link_interval(network: Network, clock_hz: float, baud: int) -> int:
+    """Clock cycles that the link needs for the bytes of one image, without any framing."""
+    value = network.input.value
+    image_bytes = -(-value.size // 8) if value.bits == 1 else value.size
+    return max(1, int(clock_hz * image_bytes * BITS_PER_BYTE / baud))
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where the design goes. title: for messages."""
+
+    board: str | None
+    device: Device
+    clock_hz: float
+
+    @classmethod
+    def choose(cls, board: str | None, device: str | None, clock_hz: float | None) -> "_Site":
+        if (board is None) == (device is None):
+            raise PlanError("Name either a board or a device, e.g. board icebreaker")
+        if board is None:
+            found = get_device(device)
+            return cls(None, found, clock_hz or found.clock_hz)
+        known = get_board(board)
+        return cls(board, known.device, known.pll_config(clock_hz).output_hz)
+
+    @property
+    def title(self) -> str:
+        return f"{self.board or self.device.name} at {self.clock_hz / 1e6:g} MHz"
+
+
+class _Planner:
+    """One network on one site. advises: whether errors name a device that would do."""
+
+    def __init__(
+        self,
+        network: Network,
+        site: _Site,
+        link: str,
+        baud: int,
+        overrides: Mapping[str, Mapping[str, Any]],
+        *,
+        advises: bool = True,
+    ) -> None:
+        self.network = network
+        self.advises = advises
+        self.site = site
+        self.link = link
+        self.baud = baud
+        self.overrides = overrides
+        self.family = site.device.family.name
+        self.room = resources.capacity(site.device) - resources.shell(self.family)
+        self.search = Search(network, self.family, self.room, overrides)
+
+    # --- goals -----------------------------------------------------------------------------
+
+    def for_rate(self, fps: float) -> Plan:
+        """The smallest plan whose exact interval reaches the rate."""
+        wanted = int(Fraction(self.site.clock_hz) / Fraction(fps))
+        self._check_reachable(fps, wanted)
+        allowed = wanted
+        while True:
+            if allowed < self.search.intervals()[0]:
+                raise self._too_fast(fps)
+            chain = self.search.best(allowed)
+            if not chain.resources.fits(self.room):
+                raise self._too_fast(fps)
+            plan = self._plan(chain)
+            # The exact model sees what single stages do not: bubbles between them.
+            interval = predict(core_parts(self.network, plan).stages).interval_cycles
+            if interval <= wanted:
+                return plan
+            allowed = min(allowed, chain.fold_cycles) - 1
+
+    def for_link(self) -> Plan:
+        """The smallest plan that keeps the link busy, or the fastest that fits."""
+        allowed = link_interval(self.network, self.site.clock_hz, self.baud)
+        if allowed >= self.search.intervals()[0]:
+            chain = self.search.best(allowed)
+            if chain.resources.fits(self.room):
+                return self._plan(chain)
+        return self.fastest()
+
+    def smallest(self) -> Plan:
+        chain = self.search.best(None)
+        if not chain.resources.fits(self.room):
+            raise self._too_large(chain)
+        return self._plan(chain)
+
+    def fastest(self) -> Plan:
+        """The plan of the smallest interval that fits."""
+        self.smallest()  # says what is missing when nothing fits
+        return self._plan(self._fastest_chain())
+
+    def _fastest_chain(self) -> Chain:
+        intervals = self.search.intervals()
+        low, high = 0, len(intervals) - 1
+        best = self.search.best(None)
+        while low <= high:
+            middle = (low + high) // 2
+            chain = self.search.best(intervals[middle])
+            if chain.resources.fits(self.room):
+                best, high = chain, middle - 1
+            else:
+                low = middle + 1
+        return best
+
+    def _plan(self, chain: Chain) -> Plan:
+        return Plan(
+            family=self.family,
+            device=self.site.device.name,
+            board=self.site.board,
+            clock_hz=self.site.clock_hz,
+            link=self.link,
+            baud=self.baud,
+            lanes=chain.lanes,
+            layers=chain.layers,
+        )
+
+    # --- what stands in the way ------------------------------------------------------------
+
+    def _check_reachable(self, fps: float, wanted: int) -> None:
+        """Raises when no fold reaches the rate, whatever the device."""
+        head = self.search.head_interval
+        limits = [(head, f"the head takes one class every {self.search.head.interval} cycles")]
+        for index, layer in enumerate(self.network.layers):
+            limits.append(
+                (
+                    self.search.fastest_interval(index),
+                    f"layer {layer.name!r} takes {self.search.fastest_interval(index)} cycles "
+                    "as its overrides fix it",
+                )
+            )
+        slowest, why = max(limits, key=lambda item: item[0])
+        if wanted < slowest:
+            raise PlanError(
+                f"{fps:g} images/s cannot be reached on {self.site.title}: {why}, so "
+                f"{self._rate(slowest):,.0f} images/s is the most at this clock"
+            )
+
+    def _too_fast(self, fps: float) -> PlanError:
+        self.smallest()
+        chain = self._fastest_chain()
+        plan = self._plan(chain)
+        interval = predict(core_parts(self.network, plan).stages).interval_cycles
+        slowest = max(chain.layers, key=lambda layer: layer.fold_cycles)
+        return PlanError(
+            f"{fps:g} images/s do not fit on {self.site.title}: layer {slowest.name!r} limits, "
+            f"the best that fits is {self._rate(interval):,.0f} images/s"
+            f"{self._larger(lambda planner: planner.for_rate(fps))}"
+        )
+
+    def _too_large(self, chain: Chain) -> PlanError:
+        device, used = self.site.device, chain.resources
+        lacking = [
+            f"{need} of {have} {what}"
+            for need, have, what in (
+                (used.cells, self.room.cells, "logic cells"),
+                (used.flipflops, self.room.flipflops, "flip-flops"),
+                (used.blocks, self.room.blocks, "block RAMs"),
+            )
+            if need > have
+        ]
+        largest = max(self.network.layers, key=lambda layer: layer.weights.size)
+        return PlanError(
+            f"{self.network.name!r} is too large for {self.site.board or device.name}: even folded "
+            f"to its smallest it needs {' and '.join(lacking)} (beside the link), layer "
+            f"{largest.name!r} alone has {largest.weights.size:,} weight bits"
+            f"{self._larger(lambda planner: planner.smallest())}"
+        )
+
+    def _larger(self, attempt: Callable[["_Planner"], Plan]) -> str:
+        """What to use instead: the smallest board, else device, with which the attempt works."""
+        if not self.advises:
+            return ""
+        sites = [_Site.choose(name, None, None) for name in BOARDS]
+        sites += [_Site.choose(None, name, None) for name in DEVICES]
+        here = self.site.device
+        sites = [s for s in sites if s.device.luts > here.luts]
+        for site in sorted(sites, key=lambda s: (s.board is None, s.device.luts)):
+            planner = _Planner(
+                self.network, site, self.link, self.baud, self.overrides, advises=False
+            )
+            try:
+                attempt(planner)
+            except PlanError:
+                continue
+            return f"; {site.board or site.device.name} would hold it"
+        return "; no board or device known here would hold it"
+
+    def _rate(self, interval: int | Fraction) -> float:
+        return self.site.clock_hz / float(interval)
