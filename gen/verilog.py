@@ -4,8 +4,11 @@
     top #(BAUD_DIVISOR)  ->  xnorforge_system (clock, reset, UART shell)  ->  xnorforge_core
 """
 
+import tempfile
+from pathlib import Path
+
 from amaranth import *
-from amaranth.back import verilog
+from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,9 +16,11 @@ from xnorforge.gen.assembly import Core, CoreParts
 from xnorforge.gen.boards import baud_divisor, get_board
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
+from xnorforge.gen.tools import run_tool
 from xnorforge.hw.pll import Pll, PllConfig
 from xnorforge.hw.uart_shell import UartShell, UartShellConfig
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
+from xnorforge.sw import protocol
 
 __all__ = ["accelerator_verilog", "core_verilog"]
 
@@ -73,10 +78,9 @@ class System(wiring.Component):
         m.submodules.shell = shell = UartShell(
             config=UartShellConfig(
                 image_bytes=network.input.image_bytes,
-                load_bytes=parts.load_bytes + 4,
                 classes=network.classes,
                 score_bits=parts.head.score_bits,
-                plan_hash=plan.structure_hash(network),
+                window_bytes=protocol.window_bytes(plan.baud),
             )
         )
         width = WidthConverter(
@@ -142,7 +146,7 @@ def core_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
         image_bits=plan.lanes * network.input.value.bits,
         plan_hash=plan.structure_hash(network),
     )
-    return verilog.convert(core, name="xnorforge_core", emit_src=False, strip_internal_attrs=True)
+    return to_verilog(core, "xnorforge_core")
 
 
 def accelerator_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
@@ -152,12 +156,32 @@ def accelerator_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
         return text
     board = get_board(plan.board)
     system = System(network, plan, parts, board.pll_config(plan.clock_hz))
-    text += verilog.convert(
-        system, name="xnorforge_system", emit_src=False, strip_internal_attrs=True
-    )
+    text += to_verilog(system, "xnorforge_system")
     return text + _TOP.format(
         name=network.name,
         board=board.title,
         mhz=plan.clock_hz / 1e6,
         divisor=baud_divisor(plan.clock_hz, plan.baud),
     )
+
+
+def to_verilog(component: wiring.Component, name: str) -> str:
+    """Verilog of a component, the same text for the same circuit.
+
+    Source locations are left out. Registers behind block RAM (`ram_data`) lose the initial value
+    that Amaranth gives every register, which the RAM's own output register cannot have.
+    """
+    with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
+        work = Path(folder)
+        (work / "design.il").write_text(rtlil.convert(component, name=name, emit_src=False))
+        (work / "convert.ys").write_text(
+            "read_rtlil design.il\n"
+            "proc -nomux -norom\n"
+            "memory_collect\n"
+            "setattr -unset init w:*ram_data*\n"
+            "attrmap -remove generator -remove top -remove src\n"
+            "attrmap -modattr -remove generator -remove top -remove src -remove keep_hierarchy\n"
+            "write_verilog -norename design.v\n"
+        )
+        run_tool("yosys", ["convert.ys"], cwd=work, log=work / "convert.log")
+        return (work / "design.v").read_text()

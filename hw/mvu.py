@@ -24,7 +24,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from xnorforge.hw.processing_element import PeConfig, ProcessingElement
-from xnorforge.hw.store import StoreConfig
+from xnorforge.hw.store import FAMILIES, StoreConfig
 from xnorforge.hw.stream import Queue
 
 __all__ = ["MatrixVectorUnit", "MvuConfig"]
@@ -384,11 +384,12 @@ class MatrixVectorUnit(wiring.Component):
     def _buffer(self, m, write, read_sf, advance, release, group_at_read) -> Value:
         """The input buffer; returns x (lane-major, PL planes a lane) `buffer_latency` later."""
         c = self.config
+        styles = {"block": "block", "lut": "distributed" if FAMILIES[c.family].lut_ram else "logic"}
         m.submodules.buffer = memory = Memory(
             shape=unsigned(c.simd * c.input_bits),
             depth=c.buffer_depth,
             init=[],
-            attrs={"ram_style": "block" if c.buffer_store == "block" else "distributed"},
+            attrs={"ram_style": styles[c.buffer_store]},
         )
         last = c.buffer_depth - 1
 
@@ -428,13 +429,16 @@ class MatrixVectorUnit(wiring.Component):
                 m.d.sync += read_at.eq(base)
 
         word = Signal(c.simd * c.input_bits, reset_less=True)
+        read_port = memory.read_port(domain="comb")
+        m.d.comb += read_port.addr.eq(read_at)
+        value = read_port.data
         if c.buffer_store == "block":
-            read_port = memory.read_port(domain="sync")
-            m.d.comb += [read_port.addr.eq(read_at), read_port.en.eq(1)]
-        else:
-            read_port = memory.read_port(domain="comb")
-            m.d.comb += read_port.addr.eq(read_at)
-        m.d.sync += word.eq(read_port.data)
+            # A slot being written is never one being used. Saying so to yosys (no read then)
+            # lets this register become the block RAM's own, without a bypass.
+            value = Signal(c.simd * c.input_bits, name="ram_data", reset_less=True)
+            with m.If(~write | (read_at != write_at)):
+                m.d.sync += value.eq(read_port.data)
+        m.d.sync += word.eq(value)
         if c.groups == 1:
             return word
         return self._select_group(m, word, _delay(m, group_at_read, c.buffer_latency - 1, "pick"))
