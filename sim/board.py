@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.errors import ToolError
 from xnorforge.gen.tools import Progress
 from xnorforge.sim.verilator import MODELS, build_program, environment
@@ -46,8 +47,6 @@ class VirtualBoard:
         tcp_port: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        from xnorforge.gen.bundle import Bundle
-
         bundle = Bundle.open(bundle_dir)
         predicted = bundle.manifest["predicted"]
         # Longer than any computation, so that an image is never left half done for a nap.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
+from xnorforge.gen.numpy_reference import evaluate
 
 
 def random_network(
@@ -56,16 +57,8 @@ def random_images(rng: np.random.Generator, network: Network, count: int) -> np.
 
 
 def numpy_trace(network: Network, images: np.ndarray) -> list[np.ndarray]:
-    """Every layer's output by integer matrix products: bits as 0/1, then the scores."""
-    values = network.input.quantise(images).astype(np.int64)
-    outputs = []
-    for layer in network.layers:
-        if layer.source.kind == "bit":
-            values = 2 * values - 1
-        dots = values @ layer.weights.astype(np.int64).T
-        values = dots if layer.thresholds is None else (dots >= layer.thresholds).astype(np.int64)
-        outputs.append(values)
-    return outputs
+    """Every layer's output by plain matrix products: bits as 0/1, then the scores."""
+    return evaluate(network, images).outputs
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs a core's Verilog on images under Verilator and cocotb: what came out, and when."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from xnorforge.gen.errors import ToolError
+from xnorforge.gen.network import Network
+from xnorforge.gen.tools import Progress
+from xnorforge.sim.reference import Result
+from xnorforge.sim.verilator import build_cocotb, environment, run_child
+
+__all__ = ["CorePass", "CoreRun", "image_stream", "run_core"]
+
+_MAX_PERIOD = 64  # frames after which a steady pattern of intervals must have come round
+
+
+@dataclass(frozen=True)
+class CorePass:
+    """Images `first` to `first + count` under one pattern of stalls.
+
+    idle, stall: share of cycles in which the source offers nothing, the sink takes nothing.
+    """
+
+    name: str
+    first: int
+    count: int
+    idle: float = 0.0
+    stall: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CoreRun:
+    """What one pass gave.
+
+    result: the images whose results came whole and in order, from the first on; more than were
+        sent if the core gave too many. stuck: it stopped giving results.
+    first_output_cycles: first image beat taken -> first result beat given.
+    interval_cycles: steady cycles per image, None when too few images came for a steady state.
+    cycles: of the whole pass.
+    """
+
+    result: Result
+    stuck: bool
+    first_output_cycles: int | None
+    interval_cycles: Fraction | None
+    cycles: int
+
+
+def image_stream(network: Network, lanes: int, images: np.ndarray) -> np.ndarray:
+    """Images -> beats uint8 (N, beats, bytes a beat), element k in beat k // lanes, lane
+    k % lanes, lane 0 and bit 0 first."""
+    values = network.input.quantise(images)
+    bits = network.input.value.bits
+    beats = -(-values.shape[1] // lanes)
+    padded = np.zeros((len(values), beats * lanes), np.int64)
+    padded[:, : values.shape[1]] = values
+    planes = (padded[..., None] >> np.arange(bits)) & 1
+    flat = planes.astype(np.uint8).reshape(len(values), beats, lanes * bits)
+    return np.packbits(flat, axis=2, bitorder="little")
+
+
+def run_core(
+    verilog: Path,
+    network: Network,
+    lanes: int,
+    images: np.ndarray,
+    passes: list[CorePass],
+    *,
+    load: bytes | None = None,
+    timeout_cycles: int = 100_000,
+    progress: Progress | None = None,
+) -> dict[str, CoreRun]:
+    """Stream images through module `xnorforge_core` of a Verilog file, pass after pass.
+
+    load: a weight load sent first; without it the core runs on what it powers up with.
+    timeout_cycles: without a transfer for so long, the core is stuck; later passes are left out.
+    Raises ToolError when the simulation does not build or run.
+    """
+    model = build_cocotb([verilog], "xnorforge_core", progress=progress)
+    beats = image_stream(network, lanes, images)
+    with tempfile.TemporaryDirectory(prefix="xnorforge-") as temporary:
+        folder = Path(temporary)
+        job = {
+            "classes": network.classes,
+            "beats": beats.shape[1],
+            "timeout_cycles": timeout_cycles,
+            "passes": [vars(item) for item in passes],
+        }
+        (folder / "job.json").write_text(json.dumps(job))
+        np.save(folder / "beats.npy", beats)
+        if load is not None:
+            (folder / "load.bin").write_bytes(load)
+        _simulate(model, folder, progress)
+        found = {}
+        for item in passes:
+            path = folder / f"{item.name}.npz"
+            if path.exists():  # a pass after a stuck one was not made
+                with np.load(path) as arrays:
+                    found[item.name] = _read(dict(arrays), network.classes)
+        return found
+
+
+def _simulate(model: Path, folder: Path, progress: Progress | None) -> None:
+    # The runner changes its process's environment and prints: it gets a process of its own.
+    script = (
+        "import sys\n"
+        "from cocotb_tools.runner import get_results, get_runner\n"
+        "model, folder = sys.argv[1:]\n"
+        "results = get_runner('verilator').test(hdl_toplevel='xnorforge_core',\n"
+        "    hdl_toplevel_lang='verilog', test_module='xnorforge.sim.cocotb_core',\n"
+        "    build_dir=model, test_dir=folder, results_xml=folder + '/results.xml')\n"
+        "sys.exit(get_results(results)[1])\n"
+    )
+    env = {**environment(), "XNORFORGE_JOB": str(folder), "COCOTB_LOG_LEVEL": "WARNING"}
+    log = folder / "log"
+    mark = folder / "progress"
+
+    def report() -> None:
+        if progress is not None and mark.exists():
+            name, done, wanted = mark.read_text().split()
+            progress(f"simulating the core, {name}: {100 * int(done) // int(wanted)} %")
+
+    command = [sys.executable, "-c", script, str(model), str(folder)]
+    status = run_child(command, cwd=folder, log=log, env=env, poll=report)
+    if status != 0:
+        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
+        errors = [line for line in lines if "Error" in line or "Exception" in line]
+        raise ToolError(f"The simulation of the core failed: {(errors or lines)[-1].strip()}")
+
+
+def _read(arrays: dict[str, np.ndarray], classes: int) -> CoreRun:
+    scores, lasts, labels = arrays["scores"], arrays["lasts"], arrays["labels"]
+    whole = len(scores) // classes
+    framed = lasts[: whole * classes].reshape(whole, classes)
+    right = (framed == (np.arange(classes) == classes - 1)).all(axis=1)
+    count = whole if right.all() else int(right.argmin())
+    result = Result(
+        scores[: count * classes].reshape(count, classes),
+        labels[: count * classes].reshape(count, classes)[:, -1],
+    )
+    image_cycles, label_cycles = arrays["image_cycles"], arrays["label_cycles"]
+    first = None
+    if len(image_cycles) and int(arrays["first_cycle"]) >= 0:
+        first = int(arrays["first_cycle"]) - int(image_cycles[0])
+    last = int(label_cycles[-1]) if len(label_cycles) else 0
+    return CoreRun(result, bool(arrays["stuck"]), first, _steady(label_cycles), last)
+
+
+def _steady(cycles: np.ndarray) -> Fraction | None:
+    """Cycles per image once their intervals repeat: over the shortest period that the last
+    intervals, at least a third of them all, come in."""
+    gaps = np.diff(cycles)
+    for period in range(1, min(_MAX_PERIOD, len(gaps) // 3) + 1):
+        tail = gaps[-max(2 * period, len(gaps) // 3) :]
+        if np.array_equal(tail[period:], tail[:-period]):
+            return Fraction(int(tail[:period].sum()), period)
+    return None

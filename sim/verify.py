@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Verification levels: is a bundle what its network says?
+
+    reference   the bundle's network in the compiled executor  = plain NumPy (= golden scores)
+    rtl         accelerator.v: core under Verilator, all images = the executor; its cycles = the
+                cycle model; the complete top behind the real driver, some images = the executor
+
+Nothing is shared between the two sides of a comparison but the bundle: the expected scores come
+from `network.npz`, the circuit holds `accelerator.v` and `weights.bin`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xnorforge.gen.bundle import Bundle
+from xnorforge.gen.errors import UserError
+from xnorforge.gen.numpy_reference import evaluate
+from xnorforge.gen.tools import Progress, find_tool
+from xnorforge.sim.board import VirtualBoard
+from xnorforge.sim.compare import Comparison, compare
+from xnorforge.sim.core_run import CorePass, CoreRun, run_core
+from xnorforge.sim.faults import Fault
+from xnorforge.sim.reference import Executor, Result
+from xnorforge.sw.driver import Accelerator
+
+__all__ = ["LEVELS", "CycleCheck", "VerifyReport", "verify"]
+
+LEVELS = ("reference", "rtl")
+
+_STALLED_IMAGES = 100
+_IDLE, _STALL = 0.3, 0.4  # shares of cycles in the stalled pass
+_NUMPY_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class CycleCheck:
+    """Predicted against simulated cycles, from the pass without stalls.
+
+    interval_simulated: None when too few images ran for a steady state; it is not judged then.
+    """
+
+    first_output_predicted: int
+    first_output_simulated: int | None
+    interval_predicted: float
+    interval_simulated: float | None
+
+    @property
+    def equal(self) -> bool:
+        if self.first_output_predicted != self.first_output_simulated:
+            return False
+        interval = self.interval_simulated
+        return interval is None or abs(interval - self.interval_predicted) < 1e-6
+
+    def __str__(self) -> str:
+        interval = "-" if self.interval_simulated is None else f"{self.interval_simulated:g}"
+        relation = "equal" if self.equal else "NOT equal"
+        return (
+            f"cycles predicted and simulated are {relation}: first output "
+            f"{self.first_output_predicted} and {self.first_output_simulated}, interval "
+            f"{self.interval_predicted:g} and {interval}"
+        )
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What a level found. comparisons: by name, in the order they were made.
+
+    notes: what was replaced or left out. fault: the planted fault's description, if any.
+    """
+
+    level: str
+    images: int
+    comparisons: dict[str, Comparison]
+    cycles: CycleCheck | None = None
+    accuracy: float | None = None
+    fault: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    tools: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def word(self) -> str:
+        """The comparer's word for all: that of the first comparison with a difference, if any."""
+        found = list(self.comparisons.values())
+        return next((item for item in found if item.first is not None), found[0]).word
+
+    @property
+    def passed(self) -> bool:
+        """All results right, and the cycles as predicted."""
+        right = all(item.first is None for item in self.comparisons.values())
+        return right and (self.cycles is None or self.cycles.equal)
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {item}" for name, item in self.comparisons.items()]
+        if self.cycles is not None:
+            lines.append(str(self.cycles))
+        if self.accuracy is not None:
+            lines.append(f"accuracy: {100 * self.accuracy:.2f} % of {self.images} images")
+        if self.fault is not None:
+            lines.append(f"planted fault: {self.fault}")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def to_json(self) -> dict[str, Any]:
+        item = asdict(self)
+        item["word"], item["passed"] = self.word, self.passed
+        if self.cycles is not None:
+            item["cycles"]["equal"] = self.cycles.equal
+        return item
+
+
+def verify(
+    bundle_dir: str | Path,
+    level: str = "rtl",
+    *,
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    golden: np.ndarray | None = None,
+    fault: Fault | None = None,
+    shell_images: int = 20,
+    stalls: bool = True,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Verify a bundle on images; the report also goes to the bundle's `results/`.
+
+    level: one of LEVELS. labels: for the accuracy. golden: scores (N, classes) from elsewhere
+    that must come out too. fault: planted in what is under test, which must then be found out
+    (no report is written). shell_images: how many go through the complete top and the driver.
+    stalls: also run the core with random gaps and back-pressure.
+
+    Raises BundleError for a changed bundle, ModelError for images that do not fit, ToolError.
+    """
+    if level not in LEVELS:
+        raise UserError(f"Level must be one of {', '.join(LEVELS)}, not {level!r}")
+    started = time.monotonic()
+    bundle = Bundle.open(bundle_dir)
+    if len(images) == 0:
+        raise UserError("Verification needs at least one image")
+    if progress is not None:
+        progress(f"running {len(images)} images through the reference executor")
+    expected = Executor(bundle.network).run(images)
+    comparisons: dict[str, Comparison] = {}
+    notes: tuple[str, ...] = ()
+    cycles = None
+    tools: dict[str, str] = {}
+
+    under_test = expected
+    if fault is not None and level == "reference":
+        under_test = Executor(fault.network).run(images)
+    comparisons["reference"] = compare(_plain(bundle, images), under_test)
+    if golden is not None:
+        scores = np.asarray(golden, np.int64)
+        wanted = Result(scores, bundle.network.head.label(scores))
+        comparisons["golden"] = compare(wanted, under_test)
+    got = under_test
+    if level == "rtl":
+        load = None if fault is None else fault.load(bundle.plan)
+        runs = _core(bundle, images, load, stalls, progress)
+        for name, run in runs.items():
+            count = len(images) if name == "core" else min(len(images), _STALLED_IMAGES)
+            comparisons[name] = compare(_part(expected, count), run.result)
+        got = runs["core"].result
+        cycles = _cycles(bundle, runs["core"])
+        found, notes = _shell(bundle, images[:shell_images], load, progress)
+        if found is not None:
+            comparisons["shell"] = compare(_part(expected, shell_images), found)
+        tools = {name: find_tool(name).version for name in ("verilator",)}
+    accuracy = None
+    if labels is not None and len(got.labels) == len(labels):
+        accuracy = float((got.labels == np.asarray(labels)).mean())
+    report = VerifyReport(
+        level=level,
+        images=len(images),
+        comparisons=comparisons,
+        cycles=cycles,
+        accuracy=accuracy,
+        fault=None if fault is None else fault.description,
+        notes=notes,
+        seconds=time.monotonic() - started,
+        tools=tools,
+    )
+    if fault is None:
+        bundle.results.mkdir(exist_ok=True)
+        text = json.dumps(report.to_json(), indent=1) + "\n"
+        (bundle.results / f"verify_{level}.json").write_text(text)
+    return report
+
+
+def _plain(bundle: Bundle, images: np.ndarray) -> Result:
+    """The network in plain NumPy, some images at a time."""
+    parts = [
+        evaluate(bundle.network, images[start : start + _NUMPY_BATCH])
+        for start in range(0, len(images), _NUMPY_BATCH)
+    ]
+    scores = np.concatenate([part.scores for part in parts])
+    return Result(scores, np.concatenate([part.labels for part in parts]))
+
+
+def _part(result: Result, count: int) -> Result:
+    return Result(result.scores[:count], result.labels[:count])
+
+
+def _core(
+    bundle: Bundle,
+    images: np.ndarray,
+    load: bytes | None,
+    stalls: bool,
+    progress: Progress | None,
+) -> dict[str, CoreRun]:
+    passes = [CorePass("core", 0, len(images))]
+    if stalls:
+        count = min(len(images), _STALLED_IMAGES)
+        passes.append(CorePass("core_stalled", 0, count, _IDLE, _STALL, seed=1))
+    predicted = bundle.manifest["predicted"]
+    timeout = 20_000 + 4 * int(predicted["first_output_cycles"] + predicted["interval_cycles"])
+    return run_core(
+        bundle.path / "accelerator.v",
+        bundle.network,
+        bundle.plan.lanes,
+        images,
+        passes,
+        load=load,
+        timeout_cycles=timeout,
+        progress=progress,
+    )
+
+
+def _cycles(bundle: Bundle, run: CoreRun) -> CycleCheck:
+    predicted = bundle.manifest["predicted"]
+    interval = run.interval_cycles
+    return CycleCheck(
+        first_output_predicted=predicted["first_output_cycles"],
+        first_output_simulated=run.first_output_cycles,
+        interval_predicted=predicted["interval_cycles"],
+        interval_simulated=None if interval is None else float(interval),
+    )
+
+
+def _shell(
+    bundle: Bundle, images: np.ndarray, load: bytes | None, progress: Progress | None
+) -> tuple[Result | None, tuple[str, ...]]:
+    """The complete top behind the real driver; the weights always go over the link."""
+    if bundle.plan.board is None:
+        return None, ("no shell was run: the bundle is for a bare device, without a top",)
+    with VirtualBoard(bundle.path, progress=progress) as board:
+        if progress is not None:
+            progress(f"running {len(images)} images through the top and the driver")
+        with Accelerator.open(bundle.path, board.socket, load="always") as accelerator:
+            if load is not None:
+                accelerator.load_weights(load)
+            scores, labels = accelerator.results(images)
+    note = "in the shell run the PLL was replaced by a model and the pins by a simulated UART"
+    return Result(scores, labels), (note,)
