@@ -4,7 +4,20 @@
 Each message is one sentence: what, where, and what to do.
 """
 
-__all__ = ["HostError", "ImageError", "TrainingError"]
+__all__ = [
+    "AcceleratorError",
+    "BundleMismatchError",
+    "DeviceFaultError",
+    "ForeignDeviceError",
+    "HostError",
+    "ImageError",
+    "LinkLostError",
+    "ManifestError",
+    "PortError",
+    "SilentDeviceError",
+    "TrainingError",
+    "WeightsError",
+]
 
 
 class HostError(Exception):
@@ -17,3 +30,39 @@ class ImageError(HostError):
 
 class TrainingError(HostError):
     """Training data, recipe or package missing or unusable."""
+
+
+class AcceleratorError(HostError):
+    """Anything that keeps a board from being used."""
+
+
+class ManifestError(AcceleratorError):
+    """A bundle whose manifest or weights cannot be read."""
+
+
+class PortError(AcceleratorError):
+    """A port that is absent, in use, not permitted, or gone."""
+
+
+class SilentDeviceError(AcceleratorError):
+    """Nothing answers on the port."""
+
+
+class ForeignDeviceError(AcceleratorError):
+    """What answers on the port is not an accelerator, or speaks another protocol version."""
+
+
+class BundleMismatchError(AcceleratorError):
+    """The board holds another plan or other weights than the bundle."""
+
+
+class WeightsError(AcceleratorError):
+    """Weights that are damaged, or that the board did not take."""
+
+
+class LinkLostError(AcceleratorError):
+    """The board took or gave nothing for too long."""
+
+
+class DeviceFaultError(AcceleratorError):
+    """The board broke its contract."""

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A connection that repairs itself: port, session, plan and weights as the driver wants them."""
+
+import time
+from collections.abc import Callable
+
+from xnorforge.sw.errors import (
+    BundleMismatchError,
+    ForeignDeviceError,
+    LinkLostError,
+    PortError,
+    SilentDeviceError,
+    WeightsError,
+)
+from xnorforge.sw.link import HostLink
+from xnorforge.sw.manifest import Manifest
+from xnorforge.sw.protocol import MAGIC, REGISTER_COUNT, VERSION, Identity, Register
+from xnorforge.sw.transport import Transport, TransportLost
+
+__all__ = ["Connection", "check_identity"]
+
+_READ_S = 0.02  # longest wait for bytes before the time is looked at again
+_RETRY_S = 0.2  # between attempts to open a port that went away
+_DIGEST_S = 1.0  # for the core to close a load after its last byte
+
+
+class Connection:
+    """Transport and link to one board.
+
+    Parameters
+    ----------
+    manifest : the bundle that the board must hold
+    connect : opens the transport
+    where : the port, for messages
+    timeout : seconds without progress before an operation fails
+    may_load : weights that differ are replaced by `load`; else they are an error
+
+    Attributes
+    ----------
+    link: the HostLink; images go in and records come out there.
+    load, digest: the weights the board must hold, None where they are not at hand.
+    reconnects: times the port was opened again.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        connect: Callable[[], Transport],
+        *,
+        where: str,
+        timeout: float,
+        may_load: bool,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.link = HostLink()
+        self.load = manifest.weights()
+        self.digest = manifest.weights_digest
+        self.reconnects = 0
+        self._manifest = manifest
+        self._connect = connect
+        self._where = where
+        self._timeout = timeout
+        self._may_load = may_load
+        self._progress = progress
+        self._transport: Transport | None = None
+        self._since = time.monotonic()
+
+    def close(self) -> None:
+        """Release the port."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def start(self, *, load_always: bool = False) -> None:
+        """Open the port; make sure of device, plan and weights; begin a session."""
+        self._transport = self._connect()
+        try:
+            self._meet()
+            if load_always:
+                self._load_weights()
+            self._establish()
+        except TransportLost as error:
+            raise PortError(f"{self._where} went away ({error}): plug it in again") from error
+
+    def replace_weights(self, load: bytes, digest: int) -> None:
+        """Load other weights and check the digest the board computed of them."""
+        self.load, self.digest = load, digest
+        try:
+            self._load_weights()
+            self._establish()
+        except TransportLost as error:
+            raise PortError(
+                f"{self._where} went away during the load ({error}): plug it in, and load again"
+            ) from error
+
+    def prepare(self) -> None:
+        """Be in a session for images, whatever the last call left behind."""
+        self.touch()
+        if self._transport is None:
+            self._reconnect(TransportLost("closed"))
+        elif not self.link.takes_images:
+            try:
+                self._establish()
+            except TransportLost as error:
+                self._reconnect(error)
+
+    def touch(self) -> None:
+        """Time without progress counts from here."""
+        self._since = time.monotonic()
+        self.link.touch(self._since)
+
+    def step(self) -> None:
+        """Move bytes once and repair what broke. Raises LinkLostError after too long."""
+        try:
+            if self._transport is None:
+                raise TransportLost("closed")
+            self._pump()
+            if self.link.stranded:
+                self._establish()
+        except TransportLost as error:
+            self._reconnect(error)
+        self._check_progress(self._since)
+
+    def read_identity(self) -> Identity:
+        """All registers. Repairs the connection as `step` does."""
+        while True:
+            try:
+                return self._read_identity()
+            except TransportLost as error:
+                self._reconnect(error)
+
+    # --- parts ----------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        if self._transport is None:
+            raise TransportLost("closed")
+        out = self.link.transmit(time.monotonic())
+        if out:
+            self._transport.write(out)
+        data = self._transport.read(0.0 if self.link.can_send else _READ_S)
+        if data:
+            self.link.receive(data, time.monotonic())
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        since = time.monotonic()
+        while not done():
+            self._pump()
+            self._check_progress(since)
+
+    def _check_progress(self, since: float) -> None:
+        quiet = time.monotonic() - max(since, self.link.progress_at)
+        if quiet > self._timeout:
+            what = "answers but takes and gives no data"
+            if self.link.heard_at < time.monotonic() - self._timeout:
+                what = "does not answer"
+            raise LinkLostError(
+                f"The board on {self._where} {what} for {self._timeout:g} s: reset it"
+            )
+
+    def _read_identity(self) -> Identity:
+        self.link.request(0, REGISTER_COUNT, time.monotonic())
+        self._wait(lambda: self.link.values is not None)
+        assert self.link.values is not None  # for the type checker: just waited for
+        return Identity(self.link.values)
+
+    def _meet(self) -> None:
+        """Ask who is there. What does not answer in frames is another device, or none."""
+        link = self.link
+        link.detach()
+        before = link.counts.bytes_received
+        try:
+            identity = self._read_identity()
+        except LinkLostError as error:
+            if link.counts.bytes_received == before:
+                raise SilentDeviceError(
+                    f"Nothing answers on {self._where}: check that the board has power and its "
+                    "bitstream, and that the port is the right one"
+                ) from error
+            raise ForeignDeviceError(
+                f"What answers on {self._where} is not an xnorforge accelerator at this rate: "
+                "check the port and the baud rate"
+            ) from error
+        check_identity(identity, self._manifest, self._where)
+        link.configure(self._manifest.record_bytes, identity.buffer_bytes, identity.window_bytes)
+
+    def _establish(self) -> None:
+        """Begin a session and look in it, where no other host can interfere, at plan and weights.
+
+        Only then do images go out.
+        """
+        link = self.link
+        since = time.monotonic()
+        while True:
+            link.open(time.monotonic(), held=True)
+            self._wait(lambda: link.opened or link.stranded)
+            identity = self._read_identity()
+            check_identity(identity, self._manifest, self._where)
+            if not link.stranded:
+                if identity.model_valid and identity[Register.WEIGHTS_DIGEST] == self.digest:
+                    link.release()
+                    return
+                self._refuse_or_load(identity)
+            self._check_progress(since)
+
+    def _refuse_or_load(self, identity: Identity) -> None:
+        found = identity[Register.WEIGHTS_DIGEST]
+        if not self._may_load:
+            note = "" if identity.model_valid else " (not valid)"
+            raise BundleMismatchError(
+                f"The board on {self._where} has weights {found:08x}{note}, the bundle has "
+                f"{self.digest:08x}: open it with load='auto'"
+            )
+        self._load_weights()
+
+    def _load_weights(self) -> None:
+        link = self.link
+        size = len(self.load)
+        link.open(time.monotonic(), load=self.load)
+        since = time.monotonic()
+        while not link.delivered:
+            if link.stranded:
+                link.open(time.monotonic(), load=self.load)
+            self._pump()
+            self._check_progress(since)
+            if self._progress and link.opened:
+                self._progress(size - link.unsent_bytes, size)
+        end = time.monotonic() + _DIGEST_S
+        while True:
+            identity = self._read_identity()
+            if identity.model_valid and identity[Register.WEIGHTS_DIGEST] == self.digest:
+                return
+            if time.monotonic() > end:
+                raise WeightsError(
+                    f"The board on {self._where} has weights "
+                    f"{identity[Register.WEIGHTS_DIGEST]:08x} after a load of {self.digest:08x}: "
+                    "it holds another plan or is damaged, build and program the bundle"
+                )
+
+    def _reconnect(self, cause: TransportLost) -> None:
+        """Open the port again until `timeout` has passed; images without a result stay queued."""
+        end = time.monotonic() + self._timeout
+        while True:
+            self.close()
+            self.reconnects += 1
+            try:
+                self._transport = self._connect()
+                self._meet()
+                self._establish()
+                self.touch()
+                return
+            except (TransportLost, PortError, SilentDeviceError) as error:
+                if time.monotonic() + _RETRY_S > end:
+                    raise PortError(
+                        f"{self._where} went away ({cause}) and did not come back within "
+                        f"{self._timeout:g} s: plug it in again"
+                    ) from error
+            time.sleep(_RETRY_S)
+
+
+def check_identity(identity: Identity, manifest: Manifest, where: str) -> None:
+    """Raises ForeignDeviceError or BundleMismatchError where the device is not the bundle's."""
+    if identity[Register.MAGIC] != MAGIC:
+        raise ForeignDeviceError(
+            f"The device on {where} is not an xnorforge accelerator: its register 0 is "
+            f"{identity[Register.MAGIC]:08x}, not {MAGIC:08x}"
+        )
+    if identity[Register.VERSION] != VERSION:
+        raise ForeignDeviceError(
+            f"The board on {where} speaks protocol {identity[Register.VERSION]}, this driver "
+            f"{VERSION}: compile, build and program the bundle again"
+        )
+    if identity[Register.PLAN_HASH] != manifest.plan_hash:
+        raise BundleMismatchError(
+            f"The board on {where} has plan {identity[Register.PLAN_HASH]:08x}, the bundle "
+            f"{manifest.path} has {manifest.plan_hash:08x}: program the board with that bundle"
+        )
+    for what, found, wanted in (
+        ("bytes an image", identity[Register.IMAGE_BYTES], manifest.image.image_bytes),
+        ("classes", identity.classes, manifest.classes),
+        ("bytes a score", identity.score_bytes, manifest.score_bytes),
+    ):
+        if found != wanted:
+            raise BundleMismatchError(
+                f"The board on {where} has {found} {what}, the bundle {manifest.path} has "
+                f"{wanted}: program the board with that bundle"
+            )

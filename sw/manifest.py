@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the driver needs of a bundle: which device it is for, and how images become bytes."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xnorforge.sw.errors import ImageError, ManifestError
+from xnorforge.sw.protocol import LABEL_BYTES, crc32, record_bytes
+
+__all__ = ["ImageContract", "Manifest", "check_load"]
+
+_SCHEMA_MAJOR = "1"
+
+
+@dataclass(frozen=True)
+class ImageContract:
+    """How an image of bytes becomes the bytes on the line.
+
+    shape: of one image. kind, bits: of an element on the line. pixel: dtype of the user's
+    elements. threshold, inverted: for "bit", an element is `pixel >= threshold` (or not).
+    image_bytes: bytes of an image on the line.
+    """
+
+    shape: tuple[int, ...]
+    kind: str
+    bits: int
+    pixel: str
+    threshold: int | None
+    inverted: bool
+    image_bytes: int
+
+    def pack(self, images: np.ndarray) -> list[bytes]:
+        """Images (N, *shape), or flattened, to the bytes of each. Raises ImageError."""
+        images = np.asarray(images)
+        size = int(np.prod(self.shape))
+        if images.dtype != np.dtype(self.pixel):
+            raise ImageError(f"Images must be {self.pixel}, not {images.dtype}: convert them")
+        if images.ndim < 2 or int(np.prod(images.shape[1:])) != size:
+            wanted = ", ".join(map(str, self.shape))
+            raise ImageError(f"Images must be (N, {wanted}), not {images.shape}: reshape them")
+        flat = images.reshape(len(images), size)
+        if self.kind == "bit":
+            ones = (flat >= self.threshold) ^ self.inverted
+            flat = np.packbits(ones, axis=1, bitorder="little")
+        elif self.bits < 8:
+            low = -(1 << (self.bits - 1)) if self.kind == "int" else 0
+            high = low + (1 << self.bits) - 1
+            if ((flat < low) | (flat > high)).any():
+                raise ImageError(f"Image elements must lie in [{low}, {high}]: scale them")
+        return [row.tobytes() for row in np.ascontiguousarray(flat)]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The driver's view of `manifest.json`."""
+
+    path: Path
+    name: str
+    plan_hash: int
+    weights_digest: int
+    clock_hz: float
+    baud: int
+    image: ImageContract
+    classes: int
+    score_bytes: int
+    weights_sha256: str
+
+    @classmethod
+    def read(cls, bundle: str | Path) -> "Manifest":
+        """Read a bundle's manifest. Raises ManifestError."""
+        path = Path(bundle)
+        file = path / "manifest.json"
+        try:
+            item = json.loads(file.read_text())
+        except FileNotFoundError:
+            raise ManifestError(f"{path} is no bundle, it has no manifest.json") from None
+        except (OSError, ValueError) as error:
+            raise ManifestError(f"{file} cannot be read ({error}): compile again") from error
+        try:
+            schema = str(item.get("schema", _SCHEMA_MAJOR))
+            if schema.split(".")[0] != _SCHEMA_MAJOR:
+                raise ManifestError(
+                    f"{file} has schema {schema}; this driver reads {_SCHEMA_MAJOR}.x: "
+                    "use the version of xnorforge that made it"
+                )
+            return cls._from_json(path, item)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ManifestError(f"{file} is damaged ({error!r}): compile again") from error
+
+    @classmethod
+    def _from_json(cls, path: Path, item: dict[str, Any]) -> "Manifest":
+        given = item["input"]
+        image = ImageContract(
+            shape=tuple(given["shape"]),
+            kind=given["kind"],
+            bits=given["bits"],
+            pixel=given["pixel"],
+            threshold=given["threshold"],
+            inverted=bool(given["inverted"]),
+            image_bytes=given["image_bytes"],
+        )
+        return cls(
+            path=path,
+            name=str(item.get("name", path.name)),
+            plan_hash=int(item["plan_hash"]),
+            weights_digest=int(item["weights_digest"]),
+            clock_hz=float(item["clock_hz"]),
+            baud=int(item["link"]["baud"]),
+            image=image,
+            classes=int(item["output"]["classes"]),
+            score_bytes=int(item["output"]["score_bytes"]),
+            weights_sha256=item["files"]["weights.bin"]["sha256"],
+        )
+
+    @property
+    def record_bytes(self) -> int:
+        return record_bytes(self.classes, self.score_bytes)
+
+    def weights(self) -> bytes:
+        """The bundle's weight load. Raises ManifestError where it is not the one compiled."""
+        file = self.path / "weights.bin"
+        try:
+            load = file.read_bytes()
+        except OSError as error:
+            raise ManifestError(f"{file} cannot be read ({error}): compile again") from error
+        if hashlib.sha256(load).hexdigest() != self.weights_sha256:
+            raise ManifestError(f"{file} has changed since the bundle was made: compile again")
+        return load
+
+    def unpack(self, records: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Result records to scores int64 (N, classes) and labels int64 (N,)."""
+        block = np.frombuffer(b"".join(records), np.uint8)
+        block = block.reshape(len(records), self.record_bytes)
+        digits = block[:, :-LABEL_BYTES].reshape(len(records), self.classes, self.score_bytes)
+        scores = digits.astype(np.int64) @ (1 << 8 * np.arange(self.score_bytes, dtype=np.int64))
+        top = 1 << (8 * self.score_bytes - 1)
+        labels = block[:, -LABEL_BYTES:].astype(np.int64) @ np.array([1, 256])
+        return (scores ^ top) - top, labels
+
+
+def check_load(load: bytes) -> int:
+    """The digest at the end of a weight load. Raises ManifestError where it is not its CRC."""
+    if len(load) < 4 or crc32(load[:-4]).to_bytes(4, "little") != load[-4:]:
+        raise ManifestError("These weights are damaged, their CRC does not match: compile again")
+    return int.from_bytes(load[-4:], "little")
