@@ -93,7 +93,7 @@ class ConfigHead(wiring.Component):
         m = Module()
         start = Signal()
         m.submodules.crc = crc = ResetInserter(start)(catalog.CRC32_ISO_HDLC().create())
-        valid, byte = Signal(), Signal(8)
+        valid, byte = Signal(), Signal(8, reset_less=True)
         left = Signal(ceil_log2(self.load_bytes) + 1, init=-1)
         closing = Signal(range(CRC_BYTES + 1), init=CRC_BYTES)
         differs, matched, accepted = Signal(), Signal(), Signal()

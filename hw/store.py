@@ -13,12 +13,15 @@ register every 4:1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from xnorforge.hw.block_ram import BlockRam
 from xnorforge.hw.store_loader import LOAD, StoreLoader
 
 __all__ = ["FAMILIES", "Store", "StoreConfig", "StoreFamily"]
@@ -47,7 +50,7 @@ FAMILIES = {
 }
 LUT_RAM_DEPTH = 16
 LUT_RAM_WIDTH = 4
-RADIX_BITS = 2  # a multiplexer stage is 4:1
+MERGE_INPUTS = 16  # values OR-ed between two registers: two levels of LUT4
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,10 @@ class StoreConfig:
     def select_stages(self) -> int:
         """Multiplexer stages, each with a register."""
         banks = max(self.banks(column) for column in range(len(self.columns)))
-        stages = -(-ceil_log2(banks) // RADIX_BITS)
-        return max(1, stages) if self.kind == "lut" else stages
+        if banks <= 4:
+            return 1 if banks > 1 or self.kind == "lut" else 0
+        pairs = -(-banks // 2)
+        return 1 + next(n for n in range(1, 32) if MERGE_INPUTS**n >= pairs)
 
     @property
     def latency(self) -> int:
@@ -277,8 +282,6 @@ class Store(wiring.Component):
             config.tile(column),
             config.banks(column),
         )
-        family = FAMILIES[config.family]
-        style = "block" if config.kind == "block" else "distributed" if family.lut_ram else "logic"
         write, data = loader.write[column], loader.column_data(column)
         values = []
         for bank in range(count):
@@ -290,28 +293,31 @@ class Store(wiring.Component):
                     word >> low & (1 << high - low) - 1
                     for word in words[bank * depth : (bank + 1) * depth]
                 ]
-                ram = memory.Memory(
-                    shape=high - low,
-                    depth=depth if count > 1 else config.depth,
-                    init=init,
-                    attrs={"ram_style": style},
-                )
-                m.submodules[f"column_{column}_bank_{bank}_bit_{low}"] = ram
-                write_port, read_port = ram.write_port(), ram.read_port(domain="comb")
-                m.d.comb += [
-                    write_port.en.eq(enable),
-                    write_port.addr.eq(loader.address),
-                    write_port.data.eq(data[low:high]),
-                    read_port.addr.eq(self.address),
-                ]
-                piece = read_port.data
+                name = f"column_{column}_bank_{bank}_bit_{low}"
+                size = depth if count > 1 else config.depth
                 if config.kind == "block":
-                    # Never reading while a word is written tells yosys that no value is promised
-                    # then; it turns the register into the RAM's own and adds no bypass.
-                    piece = Signal(high - low, name="ram_data", reset_less=True)
-                    with m.If(~write):
-                        m.d.sync += piece.eq(read_port.data)
-                pieces.append(piece)
+                    ram = BlockRam(width=high - low, depth=size, init=init)
+                    m.d.comb += [
+                        ram.write_enable.eq(enable),
+                        ram.write_address.eq(loader.address),
+                        ram.write_data.eq(data[low:high]),
+                        ram.read_enable.eq(~write),
+                        ram.read_address.eq(self.address),
+                    ]
+                    pieces.append(ram.ram_data)
+                else:
+                    style = "distributed" if FAMILIES[config.family].lut_ram else "logic"
+                    attrs = {"ram_style": style}
+                    ram = memory.Memory(shape=high - low, depth=size, init=init, attrs=attrs)
+                    write_port, read_port = ram.write_port(), ram.read_port(domain="comb")
+                    m.d.comb += [
+                        write_port.en.eq(enable),
+                        write_port.addr.eq(loader.address),
+                        write_port.data.eq(data[low:high]),
+                        read_port.addr.eq(self.address),
+                    ]
+                    pieces.append(read_port.data)
+                m.submodules[name] = ram
             value = Cat(pieces)
             for _ in range(1, config.read_registers):
                 later = Signal(bits, name="ram_register", reset_less=True)
@@ -321,16 +327,36 @@ class Store(wiring.Component):
         return values
 
     def _select(self, m, column, values, addresses):
+        """The word of the whole address: pairs of banks gated and OR-ed, `select_stages` deep."""
         config = self.config
-        low = ceil_log2(config.tile(column)[1])
-        for stage in range(config.select_stages):
-            select = addresses[config.read_registers + stage][low : low + RADIX_BITS]
-            later = []
-            for first in range(0, len(values), 1 << RADIX_BITS):
-                group = values[first : first + (1 << RADIX_BITS)]
-                later.append(
-                    Signal(config.columns[column], name=f"select_{stage}", reset_less=True)
-                )
-                m.d.sync += later[-1].eq(Array(group)[select] if len(group) > 1 else group[0])
-            values, low = later, low + RADIX_BITS
+        low, age = ceil_log2(config.tile(column)[1]), config.read_registers
+        if len(values) > 1:
+            pairs = range(-(-len(values) // 2))
+            gated = []
+            for pair in pairs:
+                odd = values[2 * pair + 1 :][:1]
+                value = Mux(addresses[age][low], odd[0], values[2 * pair]) if odd else values[-1]
+                if len(pairs) > 1:
+                    value = Mux(self._unpaired(m, addresses, age, low + 1, pair), 0, value)
+                gated.append(value)
+            values = [gated[0] | gated[1]] if len(pairs) == 2 else gated
+        for _ in range(config.select_stages):
+            values = [self._registered(m, column, value) for value in values]
+            values = [
+                reduce(or_, values[first : first + MERGE_INPUTS])
+                for first in range(0, len(values), MERGE_INPUTS)
+            ]
         return values[0]
+
+    def _unpaired(self, m, addresses, age, low, pair):
+        """Whether the address `age` cycles ago lies in another pair of banks."""
+        if age == 0:
+            return addresses[0][low:] != pair
+        other = Signal(name=f"not_pair_{pair}", reset_less=True)
+        m.d.sync += other.eq(addresses[age - 1][low:] != pair)
+        return other
+
+    def _registered(self, m, column, value):
+        later = Signal(self.config.columns[column], name="select", reset_less=True)
+        m.d.sync += later.eq(value)
+        return later

@@ -72,9 +72,10 @@ class StoreLoader(wiring.Component):
         widest = max(self._bytes)
         column = Signal(len(self._columns) + 1, init=1 << len(self._columns))
         passing = column[-1]
+        shift = Signal(8 * widest, reset_less=True)
         with m.If(self.load_i.valid):
-            m.d.sync += self.data.eq(Cat(self.data, self.load_i.data)[8:])
-        m.d.comb += self.load_o.data.eq(self.data[-8:])
+            m.d.sync += shift.eq(Cat(shift, self.load_i.data)[8:])
+        m.d.comb += [self.data.eq(shift), self.load_o.data.eq(shift[-8:])]
         m.d.sync += [
             self.load_o.start.eq(self.load_i.start),
             self.load_o.valid.eq(self.load_i.valid & passing),

@@ -13,6 +13,8 @@ from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from xnorforge.hw.block_ram import BlockRam
+
 __all__ = ["Queue", "QueueConfig"]
 
 STORES = ("registers", "lut", "block")
@@ -105,7 +107,8 @@ class Queue(wiring.Component):
         # An empty slot loads every cycle; what it loads counts only if it becomes full.
         depth = self.config.depth
         full = Signal(depth)
-        slots = [Signal(self.config.width, name=f"slot_{k}") for k in range(depth)]
+        width = self.config.width
+        slots = [Signal(width, name=f"slot_{k}", reset_less=True) for k in range(depth)]
         m.d.comb += [
             self.i.ready.eq(~full[-1]),
             self.o.valid.eq(full[0]),
@@ -117,12 +120,10 @@ class Queue(wiring.Component):
             m.d.sync += full.eq(Mux(taken, Cat(C(1, 1), full), full[1:]))
         item = Value.cast(self.i.payload)
         for k, slot in enumerate(slots):
-            if k == depth - 1:
-                with m.If(~full[k]):
-                    m.d.sync += slot.eq(item)
-            else:
-                with m.If(self.o.ready | ~full[k]):
-                    m.d.sync += slot.eq(Mux(full[k + 1], slots[k + 1], item))
+            with m.If(self.o.ready | ~full[k]):
+                m.d.sync += slot.eq(
+                    item if k == depth - 1 else Mux(full[k + 1], slots[k + 1], item)
+                )
 
     def _lut(self, m):
         # A ring in a memory that is read asynchronously; `level` counts the items in it.
@@ -144,39 +145,40 @@ class Queue(wiring.Component):
         with m.If(left):
             m.d.sync += read.addr.eq(_next(read.addr, depth))
         with m.If(taken != left):
-            m.d.sync += level.eq(Mux(taken, level + 1, level - 1))
+            m.d.sync += level.eq(level + Mux(taken, 1, -1))
 
     def _block(self, m):
         # The same ring in block RAM. The latch behind its read port is the head of the queue:
-        # fetching an item moves it from the ring (`waiting` items) into the latch (`o.valid`).
+        # fetching an item moves it from the ring into the latch. `level` counts both.
+        # An item is never fetched from where one is written; saying so keeps yosys from adding
+        # registers and a bypass for that case.
         depth = self.config.depth
-        m.submodules.ring = ring = memory.Memory(
-            shape=self.config.width, depth=depth, init=[], attrs={"ram_style": "block"}
-        )
-        write, read = ring.write_port(), ring.read_port()
+        width = self.config.width
+        m.submodules.ring = ring = BlockRam(width=width, depth=depth)
         level = Signal(range(depth + 1))
-        waiting = Signal(range(depth + 1))
         valid = Signal()
         taken = self.i.valid & self.i.ready
         left = valid & self.o.ready
-        fetch = (waiting != 0) & (~valid | self.o.ready)
+        fetch = (level != valid) & (~valid | self.o.ready)
+        collides = taken & (ring.read_address == ring.write_address)
+        write_address, read_address = (Signal(range(depth), name=n) for n in ("write", "read"))
         m.d.comb += [
             self.i.ready.eq(level != depth),
             self.o.valid.eq(valid),
-            Value.cast(self.o.payload).eq(read.data),
-            write.data.eq(self.i.payload),
-            write.en.eq(taken),
-            read.en.eq(fetch),
+            Value.cast(self.o.payload).eq(ring.ram_data),
+            ring.write_data.eq(self.i.payload),
+            ring.write_enable.eq(taken),
+            ring.write_address.eq(write_address),
+            ring.read_address.eq(read_address),
+            ring.read_enable.eq(fetch & ~collides),
         ]
         m.d.sync += valid.eq(fetch | (valid & ~self.o.ready))
         with m.If(taken):
-            m.d.sync += write.addr.eq(_next(write.addr, depth))
+            m.d.sync += write_address.eq(_next(write_address, depth))
         with m.If(fetch):
-            m.d.sync += read.addr.eq(_next(read.addr, depth))
+            m.d.sync += read_address.eq(_next(read_address, depth))
         with m.If(taken != left):
-            m.d.sync += level.eq(Mux(taken, level + 1, level - 1))
-        with m.If(taken != fetch):
-            m.d.sync += waiting.eq(Mux(taken, waiting + 1, waiting - 1))
+            m.d.sync += level.eq(level + Mux(taken, 1, -1))
 
 
 def _next(pointer, depth):

@@ -161,7 +161,7 @@ class WidthConverter(wiring.Component):
         chunk = config.lanes_in * config.element_bits
         count = min(config.lanes_out // config.lanes_in, config.beats_in)
         ragged = config.beats_in % count
-        chunks = [Signal(chunk, name=f"chunk_{k}") for k in range(count)]
+        chunks = [Signal(chunk, name=f"chunk_{k}", reset_less=True) for k in range(count)]
         valid = Signal()
         taken = self.i.valid & self.i.ready
         last = self._last_in(m, taken) if ragged else C(0)
@@ -190,7 +190,7 @@ class WidthConverter(wiring.Component):
         chunk = config.lanes_out * config.element_bits
         count = config.lanes_in // config.lanes_out
         level = Signal(range(count + 1))
-        buffer = Signal(count * chunk)
+        buffer = Signal(count * chunk, reset_less=True)
         taken = self.i.valid & self.i.ready
         brought = C(count, level.shape())
         if config.last_units != count:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a component costs: primitives after synthesis, cells after packing.
+
+Components go the way a bundle goes: Verilog, then the family's synthesis command. Packed counts
+come from nextpnr (`--pack-only`), which knows of cells that synthesis does not count, such as
+those that feed a carry chain.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import rtlil
+
+from xnorforge.gen.devices import FAMILIES
+from xnorforge.gen.errors import ToolError
+from xnorforge.gen.tools import run_tool
+
+__all__ = ["packed_cells", "primitives"]
+
+_PACK_DEVICE = {"ice40": "--hx8k", "ecp5": "--85k"}
+
+
+def primitives(component: Any, family: str, folder: Path) -> Counter[str]:
+    """Synthesise a component in an existing folder: how many cells of each type it takes."""
+    (folder / "component.il").write_text(rtlil.convert(component))
+    synthesis = " ".join(FAMILIES[family].synthesis)
+    (folder / "synthesis.ys").write_text(
+        "read_rtlil component.il\nproc\nmemory_collect\nwrite_verilog component.v\n"
+        "design -reset\nread_verilog component.v\nproc\n"
+        "setattr -unset init w:*ram_data*\n"
+        f"{synthesis} -top top -json netlist.json\n"
+    )
+    run_tool("yosys", ["synthesis.ys"], cwd=folder, log=folder / "synthesis.log")
+    netlist = json.loads((folder / "netlist.json").read_text())
+    return Counter(cell["type"] for cell in netlist["modules"]["top"]["cells"].values())
+
+
+def packed_cells(component: Any, family: str, folder: Path) -> dict[str, int]:
+    """Synthesise and pack: used resources by nextpnr's names, e.g. ICESTORM_LC, TRELLIS_COMB."""
+    primitives(component, family, folder)
+    log = folder / "pack.log"
+    tool = FAMILIES[family].place_and_route
+    args = [_PACK_DEVICE[family], "--json", "netlist.json", "--pack-only"]
+    run_tool(tool, args, cwd=folder, log=log)
+    used = re.findall(r"^Info:\s+(\w+):\s*(\d+)/", log.read_text(), flags=re.MULTILINE)
+    if not used:
+        raise ToolError(f"{tool} reported no utilisation (whole log: {log})")
+    return {name: int(count) for name, count in used}
