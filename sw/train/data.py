@@ -84,7 +84,7 @@ def load_mnist(folder: str | Path, split: str) -> Split:
         sha256[name] = _content_sha256(array)
         arrays.append(array)
     images, labels = arrays
-    if images.dtype != np.uint8 or images.shape[1:] != (28, 28):
+    if images.dtype != np.uint8 or images.shape[1:] != (28, 28) or not len(images):
         raise TrainingError(
             f"{folder}: {prefix} images must be uint8 (N, 28, 28), "
             f"not {images.dtype} {images.shape}"

@@ -294,6 +294,7 @@ def test_split_tells_whether_it_is_mnist(folder, shared):
     ("name", "array", "sentence"),
     [
         ("t10k-images-idx3-ubyte.gz", np.zeros((100, 32, 32)), r"must be uint8 \(N, 28, 28\)"),
+        ("t10k-images-idx3-ubyte.gz", np.zeros((0, 28, 28)), r"must be .* not uint8 \(0, 28, 28"),
         ("t10k-labels-idx1-ubyte.gz", np.zeros(99), r"must be 100 bytes from 0 to 9, not .*\(99,"),
         ("t10k-labels-idx1-ubyte.gz", np.full(100, 10), "up to 10"),
     ],
