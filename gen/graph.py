@@ -198,12 +198,13 @@ class Graph:
     tie: str
     label_tensor: str
 
-    def sections(self) -> list[tuple[Dot | None, list[Step]]]:
-        """The steps on the input, then each Dot with the steps that follow it."""
-        result: list[tuple[Dot | None, list[Step]]] = [(None, [])]
+    def sections(self) -> tuple[list[Step], list[tuple[Dot, list[Step]]]]:
+        """The steps on the input; then each Dot with the steps that follow it."""
+        first: list[Step] = []
+        layers: list[tuple[Dot, list[Step]]] = []
         for op in self.ops:
             if isinstance(op, Dot):
-                result.append((op, []))
+                layers.append((op, []))
             else:
-                result[-1][1].append(op)
-        return result
+                (layers[-1][1] if layers else first).append(op)
+        return first, layers

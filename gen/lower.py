@@ -93,14 +93,13 @@ def lower_with_maps(
     graph: Graph, *, input_scale: float, input_offset: float, pixel: str
 ) -> Lowering:
     """`lower`, keeping what `gen.trace` needs to find every layer in the source."""
-    sections = graph.sections()
-    if len(sections) == 1:
+    first, sections = graph.sections()
+    if not sections:
         raise UnsupportedOpError(f"{graph.file}: has no MatMul or Gemm with binary weights")
-    input_, edge, one = _lower_input(graph, sections[0][1], input_scale, input_offset, pixel)
-    first = sections[0][1]
+    input_, edge, one = _lower_input(graph, first, input_scale, input_offset, pixel)
     maps = [LayerMap(None, first, _cut(first), None, np.array(1), one)]
     layers, notes = [], []
-    for i, (dot, steps) in enumerate(sections[1:-1]):
+    for i, (dot, steps) in enumerate(sections[:-1]):
         layer, edge, note, map_ = _lower_hidden(graph, f"dense{i}", dot, steps, edge)
         layers.append(layer)
         notes.append(note)

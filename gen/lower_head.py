@@ -15,11 +15,12 @@ from xnorforge.gen.graph import Dot, Graph, Step
 from xnorforge.gen.network import Head
 from xnorforge.gen.thresholds import Grid, RealDot
 
-__all__ = ["lower_head"]
+__all__ = ["OFFSET_BITS", "SCALE_BITS", "lower_head"]
 
-SCALE_BITS = (8, 12, 16, 20, 24, 28, 32)
-_KEY_BITS = 62
+SCALE_BITS = 16
+OFFSET_BITS = 32
 _PROVABLE = 1 << 22
+_TRIES = 64
 
 
 def lower_head(
@@ -90,44 +91,49 @@ def _prove_common(formula, grid: Grid, classes: int) -> str:
 def _fixed_point(
     graph: Graph, formula, scale: np.ndarray, offset: np.ndarray, grid: Grid
 ) -> tuple[Head, str]:
-    """The narrowest integer scale and offset proven to order all scores as the source does."""
+    """Integer scale and offset: the narrowest proven to order all scores as the source does, else
+    those that are nearest to it. They fit the hardware's head: `SCALE_BITS` and `OFFSET_BITS`,
+    signed."""
     reach = np.maximum(abs(grid.low), abs(grid.high))
-    largest = float((scale * reach + abs(offset)).max())
-    total = int(grid.count.sum())
-    points = _all_points(formula, grid) if total <= _PROVABLE else None
-    for bits in SCALE_BITS:
-        fraction = bits - int(np.frexp(scale.max())[1])
-        if largest * 2.0**fraction >= 2.0**_KEY_BITS:
-            break
-        integers = np.rint(np.ldexp(scale, fraction)).astype(np.int64)
-        offsets = np.rint(np.ldexp(offset, fraction)).astype(np.int64)
-        head = Head(graph.tie, integers, offsets)
+    points = _all_points(formula, grid) if int(grid.count.sum()) <= _PROVABLE else None
+    best: tuple[float, Head] | None = None
+    for factor in _factors(float(scale.max())):
+        integers = np.rint(scale * factor)
+        offsets = np.rint(offset * factor)
+        if abs(offsets).max() >= 1 << (OFFSET_BITS - 1):
+            continue
+        head = Head(graph.tie, integers.astype(np.int64), offsets.astype(np.int64))
         if points is not None and _same_order(points, integers, offsets):
+            bits = int(integers.max()).bit_length()
             return head, (
                 f"arg-max and ties proven equal to the source's formula for every reachable "
                 f"score, with {bits}-bit class scales"
             )
-        if bits == 24:
-            kept = head, fraction
-    else:
-        bits = 24
-    if bits < 24:
+        error = reach * abs(integers / factor - scale) + abs(offsets / factor - offset)
+        rounding = 8 * float(np.finfo(graph.dtype).eps) * (scale * reach + abs(offset))
+        bound = float((error + rounding).max())
+        if best is None or bound < best[0]:
+            best = bound, head
+    if best is None:
         raise ModelError(
             f"{graph.file}: class offsets up to {abs(offset).max():g} are too large beside scales "
-            f"of {scale.max():g} for 62-bit keys"
+            f"of {scale.max():g} for {OFFSET_BITS}-bit offsets"
         )
-    head, fraction = kept
-    if points is None:
-        error = float((reach * 2.0 ** -(fraction + 1) + 2.0 ** -(fraction + 1)).max())
-        error += 8 * float(np.finfo(graph.dtype).eps) * largest
-    else:
-        classes, dots, values = points
-        keys = head.scale[classes] * dots + head.offset[classes]
-        error = float(abs(np.ldexp(keys.astype(np.float64), -fraction) - values).max())
+    bound, head = best
     return head, (
-        f"24-bit class scales; the arg-max can differ from the source's float formula only where "
-        f"two scores are within {2 * error:.3g} of each other"
+        f"{SCALE_BITS}-bit class scales; the arg-max can differ from the source's float formula "
+        f"only where two scores are within {2 * bound:.3g} of each other"
     )
+
+
+def _factors(largest: float) -> list[float]:
+    """What to multiply scales by: powers of two, narrow first, then finer steps near the limit."""
+    widths = range(SCALE_BITS // 2, SCALE_BITS)
+    exponent = int(np.frexp(largest)[1])
+    powers = [2.0 ** (bits - exponent) for bits in widths]
+    limit = (1 << (SCALE_BITS - 1)) - 1
+    powers = [factor for factor in powers if np.rint(largest * factor) <= limit]
+    return powers + [limit / largest * (1 - i / (2 * _TRIES)) for i in range(_TRIES)]
 
 
 def _all_points(formula, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,8 +152,5 @@ def _same_order(points: tuple, scale: np.ndarray, offset: np.ndarray) -> bool:
     keys = scale[classes] * dots + offset[classes]
     order = np.lexsort((keys, values))
     rising, key_steps = np.diff(values[order]) > 0, np.diff(keys[order])
-    return bool(
-        np.isfinite(values).all()
-        and ((key_steps > 0) == rising).all()
-        and (key_steps[~rising] == 0).all()
-    )
+    same = ((key_steps > 0) == rising).all() and (key_steps[~rising] == 0).all()
+    return bool(same and np.isfinite(values).all())

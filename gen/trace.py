@@ -120,8 +120,8 @@ def trace(
     if graph.label_tensor:
         labels = source[graph.label_tensor][:, 0].astype(np.int64)
     else:
-        last = lowering.maps[-1]
-        labels = _labels(graph, _by_channel(source, last.steps[-1] if last.steps else last.dot))
+        last = graph.ops[-1]
+        labels = _labels(graph, _by_channel(source, last))
     layers.append(_difference("head", "labels", graph.label_tensor, labels, mine.labels))
     return Trace(tuple(layers), mine.labels, labels)
 
