@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Store: exact read latency, loads, resets, packing, and the memories that synthesis finds."""
+
+import random
+
+import pytest
+from amaranth.back import rtlil
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xnorforge.hw.store import Store, StoreConfig
+from xnorforge.sim.bench import run
+
+CONFIGS = [
+    StoreConfig(16, 256, "block", "ice40"),
+    StoreConfig(9, 300, "block", "ice40"),
+    StoreConfig(21, 1100, "block", "ice40"),
+    StoreConfig(16, 1025, "block", "ice40"),
+    StoreConfig(2, 4100, "block", "ice40"),
+    StoreConfig(40, 600, "block", "ecp5"),
+    StoreConfig(38, 1030, "block", "ecp5"),
+    StoreConfig(37, 2, "block", "ecp5"),
+    StoreConfig(37, 17, "lut", "ecp5"),
+    StoreConfig(6, 300, "lut", "ecp5"),
+    StoreConfig(19, 33, "lut", "ice40"),
+    StoreConfig(50, 1, "lut", "ice40"),
+    StoreConfig(100, 1, "block", "ecp5"),
+]
+
+
+def random_words(config, seed):
+    generator = random.Random(seed)
+    return [generator.getrandbits(config.width) for _ in range(config.depth)]
+
+
+async def read(ctx, store, words, seed, count=60):
+    """Read one address a cycle and compare, exactly `latency` cycles later."""
+    config = store.config
+    generator = random.Random(seed)
+    edges = [0, config.depth - 1]
+    addresses = edges + [generator.randrange(config.depth) for _ in range(count)]
+    seen = []
+    for cycle in range(len(addresses) + config.latency):
+        if cycle < len(addresses):
+            ctx.set(store.address, addresses[cycle])
+        _, _, data = await ctx.tick().sample(store.data)
+        seen.append(data)
+    assert seen[config.latency :] == config.reference(words, addresses)
+
+
+async def load(ctx, store, share, gap=0.0, start=True):
+    """Send bytes; returns what came out of `load_o` one cycle after each went in."""
+    generator = random.Random(len(share))
+    port, passed = store.load_i, []
+    if start:
+        ctx.set(port.start, 1)
+        await ctx.tick()
+        ctx.set(port.start, 0)
+        assert ctx.get(store.load_o.start) == 1
+    for byte in share:
+        while generator.random() < gap:
+            await ctx.tick()
+            assert ctx.get(store.load_o.valid) == 0
+        ctx.set(port.valid, 1)
+        ctx.set(port.data, byte)
+        await ctx.tick()
+        ctx.set(port.valid, 0)
+        if ctx.get(store.load_o.valid):
+            passed.append(ctx.get(store.load_o.data))
+    await ctx.tick()
+    await ctx.tick()
+    return passed
+
+
+def check_store(config, gap=0.0):
+    words, fresh = random_words(config, 1), random_words(config, 2)
+    store = Store(config=config, init=words)
+
+    async def bench(ctx):
+        await read(ctx, store, words, 3)
+        assert await load(ctx, store, config.pack(fresh) + b"next", gap) == list(b"next")
+        await read(ctx, store, fresh, 4)
+
+    run(store, [bench], bound=10 * config.load_bytes + 300)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_reads_init_and_then_the_loaded_words(config):
+    check_store(config)
+
+
+@settings(max_examples=25)
+@given(
+    width=st.integers(1, 80),
+    depth=st.integers(1, 70),
+    kind=st.sampled_from(["block", "lut"]),
+    family=st.sampled_from(["ice40", "ecp5"]),
+    gap=st.sampled_from([0.0, 0.5]),
+)
+def test_random_shapes(width, depth, kind, family, gap):
+    check_store(StoreConfig(width, depth, kind, family), gap)
+
+
+@pytest.mark.parametrize("config", [c for c in CONFIGS if c.load_bytes < 3000], ids=str)
+def test_start_in_the_middle_of_a_share_begins_again(config):
+    words, fresh = random_words(config, 1), random_words(config, 2)
+    store = Store(config=config, init=words)
+
+    async def bench(ctx):
+        for cut in (1, 3, config.load_bytes - 1):
+            await load(ctx, store, config.pack(words)[:cut])
+        assert await load(ctx, store, config.pack(fresh) + b"ab") == list(b"ab")
+        await read(ctx, store, fresh, 5)
+
+    run(store, [bench], bound=4 * config.load_bytes + 300)
+
+
+@pytest.mark.parametrize("config", CONFIGS[7:], ids=str)
+def test_reset_keeps_words_and_makes_the_rest_of_a_load_pass(config):
+    words = random_words(config, 1)
+    store = Store(config=config, init=words)
+
+    async def bench(ctx):
+        # One byte short of any whole entry, then the reset of cycle 2, then bytes to pass on.
+        await load(ctx, store, b"")
+        await ctx.tick()
+        assert await load(ctx, store, bytes(range(40)), start=False) == list(range(40))
+        await read(ctx, store, words, 6)
+
+    run(store, [bench], bound=300, reset=(2,))
+
+
+def test_before_any_start_everything_passes():
+    config = StoreConfig(8, 4, "block", "ice40")
+    words = [1, 2, 3, 4]
+    store = Store(config=config, init=words)
+
+    async def bench(ctx):
+        assert await load(ctx, store, b"hello", start=False) == list(b"hello")
+        await read(ctx, store, words, 1)
+
+    run(store, [bench], bound=200)
+
+
+def test_pack_is_column_by_column_little_endian():
+    config = StoreConfig(20, 2, "block", "ice40")
+    assert config.columns == (16, 4)
+    assert config.pack([0xA1234, 0xB5678]) == bytes.fromhex("3412 7856 0a 0b")
+    assert StoreConfig(37, 1, "lut", "ecp5").pack([0x1A_BBCC_DDEE]) == bytes.fromhex(
+        "eeddccbb0a 01"
+    )
+
+
+@given(
+    width=st.integers(1, 120),
+    depth=st.integers(1, 20),
+    family=st.sampled_from(["ice40", "ecp5"]),
+    seed=st.integers(0, 99),
+)
+def test_unpack_inverts_pack(width, depth, family, seed):
+    config = StoreConfig(width, depth, "block", family)
+    words = random_words(config, seed)
+    share = config.pack(words)
+    assert len(share) == config.load_bytes
+    assert config.unpack(share) == words
+
+
+@pytest.mark.parametrize(
+    ("config", "latency", "block_rams"),
+    [
+        (StoreConfig(16, 256, "block", "ice40"), 1, 1),
+        (StoreConfig(8, 512, "block", "ice40"), 1, 1),
+        (StoreConfig(16, 1024, "block", "ice40"), 1, 4),
+        (StoreConfig(16, 1025, "block", "ice40"), 3, 5),
+        (StoreConfig(16, 3136, "block", "ice40"), 3, 13),
+        (StoreConfig(36, 512, "block", "ecp5"), 2, 1),
+        (StoreConfig(36, 1024, "block", "ecp5"), 2, 2),
+        (StoreConfig(36, 1100, "block", "ecp5"), 3, 3),
+        (StoreConfig(64, 16, "lut", "ecp5"), 1, 0),
+        (StoreConfig(64, 65, "lut", "ecp5"), 2, 0),
+    ],
+)
+def test_latency_and_block_rams_of_known_shapes(config, latency, block_rams):
+    assert (config.latency, config.block_rams) == (latency, block_rams)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_converts_to_rtlil(config):
+    text = rtlil.convert(Store(config=config, init=random_words(config, 1)))
+    assert "cell $memrd_v2" in text or config.depth == 1
+
+
+def check_primitives(config, folder):
+    from xnorforge.sim.cells import primitives
+
+    words = random_words(config, 1)
+    found = primitives(Store(config=config, init=words), config.family, folder)
+    assert found["SB_RAM40_4K"] + found["DP16KD"] == config.block_rams
+    assert found["TRELLIS_DPR16X4"] == config.lut_rams
+
+
+@pytest.mark.parametrize("config", [CONFIGS[1], CONFIGS[8]], ids=str)
+def test_synthesis_finds_the_stated_memories(config, tmp_path):
+    check_primitives(config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [
+        *CONFIGS,
+        StoreConfig(16, 3136, "block", "ice40"),
+        StoreConfig(1, 2049, "block", "ice40"),
+        StoreConfig(18, 1024, "block", "ecp5"),
+        StoreConfig(5, 5000, "block", "ecp5"),
+        StoreConfig(1, 16385, "block", "ecp5"),
+        StoreConfig(144, 700, "block", "ecp5"),
+        StoreConfig(144, 40, "lut", "ecp5"),
+    ],
+    ids=str,
+)
+def test_synthesis_finds_the_stated_memories_of_odd_shapes(config, tmp_path):
+    check_primitives(config, tmp_path)
+
+
+def test_parameter_errors():
+    with pytest.raises(ValueError, match="depth must be at least 1, not 0"):
+        StoreConfig(8, 0)
+    with pytest.raises(TypeError, match=r"width must be an integer, not 1\.5"):
+        StoreConfig(1.5, 4)
+    with pytest.raises(ValueError, match="kind must be 'block' or 'lut', not 'spram'"):
+        StoreConfig(8, 4, "spram")
+    with pytest.raises(ValueError, match="family must be one of ice40, ecp5, not 'gowin'"):
+        StoreConfig(8, 4, "lut", "gowin")
+    config = StoreConfig(8, 2)
+    with pytest.raises(ValueError, match="depth 2 cannot take 3 words"):
+        config.check([1, 2, 3])
+    with pytest.raises(ValueError, match="word 1 must fit in 8 unsigned bits, not 0x100"):
+        config.check([1, 256])
+    with pytest.raises(ValueError, match="must be 2 bytes, not 3"):
+        config.unpack(b"abc")
