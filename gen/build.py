@@ -35,6 +35,7 @@ from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.constraints import (
     Clock,
     Timing,
+    check_pll,
     constraints,
     find_clock,
     read_netlist,
@@ -114,7 +115,7 @@ def build_verilog(
         for name in ("yosys", family.place_and_route, family.packer)
         for tool in [find_tool(name)]
     }
-    key = cache_key(verilog, board, seeds, tools)
+    key = cache_key(verilog, board, clock_hz, seeds, tools)
     if not force:
         cached = read_result(out, key)
         if cached is not None:
@@ -197,6 +198,7 @@ class _Flow:
         (self.work / "report.json").write_text(text)
 
     def _synthesise(self) -> float:
+        check_pll(self.verilog.read_text(), self.board)
         shutil.copyfile(self.verilog, self.work / "accelerator.v")
         device = self.board.device
         command = " ".join([*self.family.synthesis, *device.synthesis_args])

@@ -67,11 +67,13 @@ class BuildResult:
         return item
 
 
-def cache_key(verilog: Path, board: Board, seeds: Sequence[int], tools: dict[str, str]) -> str:
+def cache_key(
+    verilog: Path, board: Board, clock_hz: float, seeds: Sequence[int], tools: dict[str, str]
+) -> str:
     """Hash of all that the result depends on."""
     if not verilog.is_file():
         raise BundleError(f"{verilog} is missing: compile the model again")
-    parts = [_FLOW, _sha256(verilog), dataclasses.asdict(board), list(seeds), tools]
+    parts = [_FLOW, _sha256(verilog), dataclasses.asdict(board), clock_hz, list(seeds), tools]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

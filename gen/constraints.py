@@ -10,6 +10,7 @@ constraint it names is that frequency.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from xnorforge.gen.boards import Board
 from xnorforge.gen.errors import BundleError, ToolError
 from xnorforge.hw.pll import PLL_KINDS, PllConfig
 
-__all__ = ["Clock", "Timing", "constraints", "find_clock", "read_netlist", "read_timing"]
+__all__ = [
+    "Clock",
+    "Timing",
+    "check_pll",
+    "constraints",
+    "find_clock",
+    "read_netlist",
+    "read_timing",
+]
 
 # Ports of the primitives that carry the clock that the design runs on.
 _OUTPUT_PORTS = ("PLLOUTGLOBAL", "PLLOUTCORE", "CLKOP")
@@ -51,18 +60,27 @@ def read_netlist(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())["modules"]["top"]
 
 
+def check_pll(verilog: str, board: Board) -> None:
+    """Raises BundleError when the Verilog has not just the kind of PLL that the board has."""
+    kinds = [kind for kind in PLL_KINDS if re.search(rf"^\s*{kind}\b", verilog, re.MULTILINE)]
+    _one_pll(kinds, board)
+
+
+def _one_pll(kinds: list[str], board: Board) -> None:
+    if kinds != [board.pll]:
+        raise BundleError(
+            f"accelerator.v must hold one {board.pll} for board {board.name}, but holds "
+            f"{', '.join(kinds) or 'none'}: compile the model again for this board"
+        )
+
+
 def find_clock(netlist: dict[str, Any], board: Board) -> Clock:
     """The PLL of a netlist and the net of its output.
 
-    Raises BundleError when the PLL is not the one that the board has.
+    Raises BundleError unless there is one PLL, of the kind that the board has.
     """
     plls = [cell for cell in netlist["cells"].values() if cell["type"] in PLL_KINDS]
-    if [cell["type"] for cell in plls] != [board.pll]:
-        found = ", ".join(cell["type"] for cell in plls) or "none"
-        raise BundleError(
-            f"accelerator.v must hold one {board.pll} for board {board.name}, but holds {found}: "
-            f"compile the model again for this board"
-        )
+    _one_pll([cell["type"] for cell in plls], board)
     (cell,) = plls
     # Numbers are strings of binary digits, texts are texts: only the former are dividers.
     numbers = {
