@@ -2,13 +2,13 @@
 """Weight and preset memories: read by the engine, written by the weight chain.
 
                      +--> bank 0 --> [register] --+
-      address -------+--> bank 1 --> [register] --+--> 4:1 --> register --> ... --> data
+      address -------+--> bank 1 --> [register] --+--> gate pairs --> register --> OR --> data
                      +--> ...                   --+
       load_i  --> loader --> load_o
 
-Banks have the block RAM's own shapes (or the LUT RAM's 16 entries), nothing but wires stands
-between an ECP5 block RAM and the register behind it, and the multiplexers are pipelined: one
-register every 4:1.
+Banks have the block RAM's own shapes (or the LUT RAM's 16 entries), and nothing but wires stands
+between an ECP5 block RAM and the register behind it. Banks are selected by gating: a LUT4 takes
+two banks' bits, the low bank-address bit and a decoded enable of the pair; the rest is an OR.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from functools import reduce
 from operator import or_
 
 from amaranth import *
-from amaranth.lib import memory, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from xnorforge.hw.block_ram import BlockRam
+from xnorforge.hw.ram import BlockRam, LutRam
 from xnorforge.hw.store_loader import LOAD, StoreLoader
 
 __all__ = ["FAMILIES", "Store", "StoreConfig", "StoreFamily"]
@@ -277,47 +277,34 @@ class Store(wiring.Component):
     def _banks(self, m, loader, column, words):
         """Every bank's word of the low address bits, `read_registers` cycles later."""
         config = self.config
-        bits, (width, depth), count = (
-            config.columns[column],
-            config.tile(column),
-            config.banks(column),
-        )
+        bits, count = config.columns[column], config.banks(column)
+        width, depth = config.tile(column)
         write, data = loader.write[column], loader.column_data(column)
         values = []
         for bank in range(count):
             enable = write if count == 1 else write & (loader.address[ceil_log2(depth) :] == bank)
+            bank_words = words[bank * depth : (bank + 1) * depth]
             pieces = []
             for low in range(0, bits, width):
                 high = min(low + width, bits)
-                init = [
-                    word >> low & (1 << high - low) - 1
-                    for word in words[bank * depth : (bank + 1) * depth]
-                ]
-                name = f"column_{column}_bank_{bank}_bit_{low}"
-                size = depth if count > 1 else config.depth
+                shape = {
+                    "width": high - low,
+                    "depth": depth if count > 1 else config.depth,
+                    "init": [word >> low & (1 << high - low) - 1 for word in bank_words],
+                }
                 if config.kind == "block":
-                    ram = BlockRam(width=high - low, depth=size, init=init)
-                    m.d.comb += [
-                        ram.write_enable.eq(enable),
-                        ram.write_address.eq(loader.address),
-                        ram.write_data.eq(data[low:high]),
-                        ram.read_enable.eq(~write),
-                        ram.read_address.eq(self.address),
-                    ]
-                    pieces.append(ram.ram_data)
+                    ram = BlockRam(**shape)
+                    m.d.comb += ram.read_enable.eq(~write)
                 else:
-                    style = "distributed" if FAMILIES[config.family].lut_ram else "logic"
-                    attrs = {"ram_style": style}
-                    ram = memory.Memory(shape=high - low, depth=size, init=init, attrs=attrs)
-                    write_port, read_port = ram.write_port(), ram.read_port(domain="comb")
-                    m.d.comb += [
-                        write_port.en.eq(enable),
-                        write_port.addr.eq(loader.address),
-                        write_port.data.eq(data[low:high]),
-                        read_port.addr.eq(self.address),
-                    ]
-                    pieces.append(read_port.data)
-                m.submodules[name] = ram
+                    ram = LutRam(**shape, distributed=FAMILIES[config.family].lut_ram)
+                m.submodules[f"column_{column}_bank_{bank}_bit_{low}"] = ram
+                m.d.comb += [
+                    ram.write_enable.eq(enable),
+                    ram.write_address.eq(loader.address),
+                    ram.write_data.eq(data[low:high]),
+                    ram.read_address.eq(self.address),
+                ]
+                pieces.append(ram.ram_data)
             value = Cat(pieces)
             for _ in range(1, config.read_registers):
                 later = Signal(bits, name="ram_register", reset_less=True)

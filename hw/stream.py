@@ -13,7 +13,7 @@ from amaranth import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from xnorforge.hw.block_ram import BlockRam
+from xnorforge.hw.ram import BlockRam
 
 __all__ = ["Queue", "QueueConfig"]
 

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Memories with one write and one read port, written so that synthesis adds nothing to them."""
+
+from collections.abc import Sequence
+
+from amaranth import *
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+__all__ = ["BlockRam", "LutRam"]
+
+
+def _ports(width, depth):
+    return {
+        "write_enable": In(1),
+        "write_address": In(ceil_log2(depth)),
+        "write_data": In(width),
+        "read_address": In(ceil_log2(depth)),
+        "ram_data": Out(width),
+    }
+
+
+def _memory(m, ports, contents, style):
+    """The memory, written from its ports; returns what `read_address` shows, asynchronously."""
+    m.submodules.ram = ram = memory.Memory(contents, attrs={"ram_style": style})
+    write, read = ram.write_port(), ram.read_port(domain="comb")
+    m.d.comb += [
+        write.en.eq(ports.write_enable),
+        write.addr.eq(ports.write_address),
+        write.data.eq(ports.write_data),
+        read.addr.eq(ports.read_address),
+    ]
+    return read.data
+
+
+class BlockRam(wiring.Component):
+    """Memory whose read register is the block RAM's own output latch.
+
+    The latch loads in cycles with `read_enable`. The parent must make it evident that nothing is
+    read in the cycle in which the same address is written: then yosys knows that no value is
+    promised and adds neither registers nor a bypass for that case.
+
+    `ram_data` is 0 before the first read here, and anything in a real block RAM. iCE40 synthesis
+    gates it to zero (a LUT a bit) unless told that this does not matter:
+    `proc; setattr -unset init w:*ram_data*`. Nothing depends on it.
+
+    Throughput: 1 read and 1 write per cycle.  Latency: 1 cycle.  Cost: block RAMs only.
+
+    Parameters
+    ----------
+    width, depth : int
+    init : words at power-up; missing ones are 0
+
+    Members
+    -------
+    write_enable : In(1)
+    write_address, read_address : In(ceil_log2(depth))
+    write_data : In(width)
+    read_enable : In(1)
+    ram_data : Out(width)
+    """
+
+    def __init__(self, *, width: int, depth: int, init: Sequence[int] = ()):
+        self._contents = memory.MemoryData(shape=width, depth=depth, init=init)
+        super().__init__({**_ports(width, depth), "read_enable": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        read_data = _memory(m, self, self._contents, "block")
+        latch = Signal(len(self.ram_data), name="ram_data", reset_less=True)
+        with m.If(self.read_enable):
+            m.d.sync += latch.eq(read_data)
+        m.d.comb += self.ram_data.eq(latch)
+        return m
+
+
+class LutRam(wiring.Component):
+    """Memory that is read asynchronously: LUT RAM, or flip-flops and multiplexers.
+
+    Throughput: 1 read and 1 write per cycle.  Latency: 0 cycles, a written word shows in the next.
+    Cost: one primitive per 16 x 4 bits, or a flip-flop a bit and its share of a multiplexer.
+
+    Parameters
+    ----------
+    width, depth : int
+    init : words at power-up; missing ones are 0
+    distributed : whether the family has LUT RAM
+
+    Members
+    -------
+    write_enable : In(1)
+    write_address, read_address : In(ceil_log2(depth))
+    write_data : In(width)
+    ram_data : Out(width)
+    """
+
+    def __init__(self, *, width: int, depth: int, init: Sequence[int] = (), distributed: bool):
+        self._contents = memory.MemoryData(shape=width, depth=depth, init=init)
+        self._style = "distributed" if distributed else "logic"
+        super().__init__(_ports(width, depth))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += self.ram_data.eq(_memory(m, self, self._contents, self._style))
+        return m
