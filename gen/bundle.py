@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from xnorforge.gen.api import BundleMethods
 from xnorforge.gen.assembly import core_parts, weights_load
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.errors import BundleError
@@ -32,7 +33,7 @@ _FILES = ("network.json", "network.npz", "accelerator.v", "weights.bin")
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(BundleMethods):
     """An opened bundle whose files match their hashes."""
 
     path: Path

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from xnorforge.gen.api import NetworkMethods
 from xnorforge.gen.errors import BundleError, ModelError
 
 __all__ = ["Dense", "Head", "Input", "Network", "ValueType"]
@@ -182,7 +183,7 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class Network(NetworkMethods):
     """A complete integer network.
 
     source: provenance for people (file name, format, notes on exactness), never used to compute.

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The convenience methods of the Python API, so that a flow reads as one chain:
+
+    net = xnorforge.gen.load("model.onnx")
+    labels = net.predict(images)
+    plan = net.plan(board="ulx3s-85f", fps=3000)
+    bundle = plan.compile("build/net")
+    bundle.verify(level="rtl", images=images)
+    bundle.build()
+
+Each method hands over to the module that does the work, imported when it is called: some of them
+lie above this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from xnorforge.gen.build import BuildResult
+    from xnorforge.gen.bundle import Bundle
+    from xnorforge.gen.network import Network
+    from xnorforge.gen.plan import LayerPlan, Plan
+    from xnorforge.gen.program import ProgramResult
+    from xnorforge.gen.trace import Trace
+    from xnorforge.sim.verify import VerifyReport
+
+__all__ = ["BundleMethods", "NetworkMethods", "PlannedNetwork"]
+
+
+class NetworkMethods:
+    """What a `Network` can be asked to do."""
+
+    def predict(self: Network, images: np.ndarray) -> np.ndarray:
+        """Labels int64 (N,) of images (N, *shape), exactly as the hardware gives them."""
+        from xnorforge.sim.reference import Executor
+
+        return Executor(self).run(images).labels
+
+    def scores(self: Network, images: np.ndarray) -> np.ndarray:
+        """Scores int64 (N, classes) of images, exactly as the hardware gives them."""
+        from xnorforge.sim.reference import Executor
+
+        return Executor(self).run(images).scores
+
+    def plan(
+        self: Network,
+        *,
+        board: str | None = None,
+        device: str | None = None,
+        fps: float | None = None,
+        goal: str = "link",
+        overrides: str | Path | Mapping[str, Any] | None = None,
+        link: str = "uart",
+        baud: int | None = None,
+        clock_hz: float | None = None,
+    ) -> PlannedNetwork:
+        """Lay the network out; see `gen.planner.make_plan`."""
+        from xnorforge.gen.planner import make_plan
+
+        plan = make_plan(
+            self,
+            board=board,
+            device=device,
+            fps=fps,
+            goal=goal,
+            overrides=overrides,
+            link=link,
+            baud=baud,
+            clock_hz=clock_hz,
+        )
+        return PlannedNetwork(self, plan)
+
+    def trace(self: Network, images: np.ndarray, model: str | Path) -> Trace:
+        """Compare every layer's values with the source model's own runtime.
+
+        model: the file that this network was loaded from.
+        """
+        from xnorforge.gen.trace import trace
+
+        return trace(
+            model,
+            images,
+            input_scale=self.source.get("input_scale", 1 / 255),
+            input_offset=self.source.get("input_offset", 0.0),
+            pixel=self.input.pixel,
+            network=self,
+        )
+
+    def inspect(self: Network) -> dict[str, Any]:
+        """Layers, shapes, MACs, weight bits and thresholds, ready for JSON."""
+        from xnorforge.gen.inspect import inspect
+
+        return inspect(self)
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedNetwork:
+    """A network and the plan that was made for it."""
+
+    network: Network
+    plan: Plan
+
+    @property
+    def layers(self) -> tuple[LayerPlan, ...]:
+        return self.plan.layers
+
+    @property
+    def images_per_second(self) -> float:
+        """Rate of the core, from the exact cycle model."""
+        from xnorforge.gen.assembly import core_parts
+        from xnorforge.gen.cycles import predict
+
+        interval = predict(core_parts(self.network, self.plan).stages).interval_cycles
+        return self.plan.clock_hz / float(interval)
+
+    def resources(self) -> dict[str, Any]:
+        """Predicted resources; see `gen.resources.estimate`."""
+        from xnorforge.gen.resources import estimate
+
+        return estimate(self.network, self.plan)
+
+    def compile(self, out: str | Path, progress: Callable[[str], None] | None = None) -> Bundle:
+        """Write the bundle; see `gen.bundle.compile_bundle`."""
+        from xnorforge.gen.bundle import compile_bundle
+
+        return compile_bundle(self.network, self.plan, Path(out), progress=progress)
+
+
+class BundleMethods:
+    """What a `Bundle` can be asked to do."""
+
+    def build(self: Bundle, **options: Any) -> BuildResult:
+        """Make the bitstream; options as `gen.build.build`."""
+        from xnorforge.gen.build import build
+
+        return build(self, **options)
+
+    def verify(
+        self: Bundle,
+        level: str = "rtl",
+        *,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        **options: Any,
+    ) -> VerifyReport:
+        """Compare the bundle with its network; options as `sim.verify.verify`."""
+        from xnorforge.sim.verify import verify
+
+        return verify(self.path, level, images=images, labels=labels, **options)
+
+    def program(self: Bundle, **options: Any) -> ProgramResult:
+        """Load the built bitstream onto the board; options as `gen.program.program`."""
+        from xnorforge.gen.program import program
+
+        return program(self, **options)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Commands about boards, real or simulated: boards, doctor, serve, infer, program."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xnorforge.sw.cli_output import console, counter, emit, json_option, steps, table
+
+__all__ = ["boards", "doctor", "infer", "program", "serve"]
+
+
+@click.command()
+@json_option
+def boards(as_json: bool) -> None:
+    """List the boards with device, resources and links."""
+    from xnorforge.gen.boards import BOARDS
+
+    items = [
+        {
+            "name": name,
+            "title": board.title,
+            "device": board.device.title,
+            "luts": board.device.luts,
+            "block_rams": board.device.block_rams,
+            "clock_hz": board.clock_hz,
+            "link": "uart",
+            "baud": board.baud,
+        }
+        for name, board in BOARDS.items()
+    ]
+    if as_json:
+        emit({"boards": items})
+        return
+    rows = [
+        (
+            item["name"],
+            item["title"],
+            item["device"],
+            item["luts"],
+            item["block_rams"],
+            f"{item['clock_hz'] / 1e6:g} MHz",
+            f"uart {item['baud']:,} baud",
+        )
+        for item in items
+    ]
+    columns = ("Board", "", "Device", "LUT4", "Block RAMs", "Clock", "Link")
+    console().print(table("", columns, rows, right=(3, 4, 5)))
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Skip the compiler test.")
+@json_option
+def doctor(quick: bool, as_json: bool) -> None:
+    """Say what is usable on this machine and what to install.
+
+    Exits with 2 if anything is missing.
+    """
+    from xnorforge.gen.doctor import examine
+
+    with steps("Looking around") as say:
+        checks = examine(compile_test=not quick, progress=say)
+    ok = all(check.ok for check in checks)
+    if as_json:
+        emit({"ok": ok, "checks": [vars(check) for check in checks]})
+    else:
+        rows = [
+            (
+                "[green]ok[/]" if check.ok else "[red]missing[/]",
+                check.area,
+                check.name,
+                check.detail if check.ok else f"{check.detail}: {check.fix}",
+                "" if check.ok else check.needed_for,
+            )
+            for check in checks
+        ]
+        console().print(table("", ("", "Area", "What", "Detail", "Needed for"), rows))
+    sys.exit(0 if ok else 2)
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="TCP port; 0: any.")
+@json_option
+def serve(bundle: str, port: int, as_json: bool) -> None:
+    """Run a bundle on the virtual board until Ctrl-C.
+
+    Prints a serial path and a socket:// address; `infer --port` takes either.
+
+    \b
+    xnorforge serve build/net
+    """
+    from xnorforge.sim.board import VirtualBoard
+
+    with steps("Starting the virtual board") as say:
+        board = VirtualBoard(bundle, tcp_port=port, progress=say)
+    with board:
+        if as_json:
+            emit({"pty": board.pty, "socket": board.socket, "pid": board.pid})
+        else:
+            click.echo(f"Serial path: {board.pty}\nSocket:      {board.socket}\nCtrl-C ends it.")
+        sys.stdout.flush()
+        status = board.wait()
+    if status:
+        click.echo(f"The virtual board ended with status {status}", err=True)
+    sys.exit(2 if status else 0)
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.argument("images", type=click.Path())
+@click.option("--port", required=True, help="Serial path, or socket://host:port.")
+@click.option("--baud", type=int, help="Instead of the bundle's.")
+@click.option("--images", "count", type=click.IntRange(1), help="Only the first ones.")
+@click.option("--key", help="Name of the image array in an .npz.")
+@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds.")
+@click.option("-o", "--output", type=click.Path(), help="Write scores and labels to an .npz.")
+@json_option
+def infer(
+    bundle: str,
+    images: str,
+    port: str,
+    baud: int | None,
+    count: int | None,
+    key: str | None,
+    timeout: float,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Classify images on a board.
+
+    \b
+    xnorforge infer build/net digits.npz --port /dev/ttyUSB1
+    xnorforge infer build/net mnist/ --images 1000 --port socket://127.0.0.1:4000
+    """
+    from xnorforge.sw.driver import Accelerator
+    from xnorforge.sw.images import load_images
+    from xnorforge.sw.manifest import Manifest
+
+    manifest = Manifest.read(bundle)
+    arrays, truth = load_images(images, key=key, shape=manifest.image.shape)
+    arrays = arrays[:count]
+    started = time.perf_counter()
+    with (
+        counter("Classifying") as progress,
+        Accelerator.open(bundle, port, baud=baud, timeout=timeout, progress=progress) as board,
+    ):
+        scores, labels = board.results(arrays)
+        seconds = time.perf_counter() - started
+        statistics = board.statistics
+    result = _summary(labels, None if truth is None else truth[:count], seconds, statistics)
+    if output is not None:
+        import numpy as np
+
+        np.savez(output, scores=scores, labels=labels)
+        result["output"] = str(Path(output))
+    if as_json:
+        emit({**result, "labels": labels.tolist(), "scores": scores.tolist()})
+        return
+    shown = " ".join(map(str, labels[:50]))
+    click.echo(f"Labels: {shown}{' ...' if len(labels) > 50 else ''}")
+    if "correct" in result:
+        share = result["correct"] / result["images"]
+        click.echo(f"{result['correct']} of {result['images']} right ({share:.2%})")
+    click.echo(
+        f"{result['images']} images in {seconds:.2f} s over the link; the core was busy for "
+        f"{result['core_seconds'] * 1e3:.3f} ms by its own clock"
+    )
+
+
+def _summary(labels: Any, truth: Any, seconds: float, statistics: Any) -> dict[str, Any]:
+    result = {
+        "images": len(labels),
+        "seconds": seconds,
+        "link_seconds": statistics.link_seconds,
+        "core_seconds": statistics.core_seconds,
+        "busy_cycles": statistics.busy_cycles,
+        "starved_cycles": statistics.starved_cycles,
+        "stalled_cycles": statistics.stalled_cycles,
+    }
+    if truth is not None:
+        result["correct"] = int((labels == truth).sum())
+    return result
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@json_option
+def program(bundle: str, as_json: bool) -> None:
+    """Load a built bundle onto its board.
+
+    Without a board it prints the command that would do it and exits with 2.
+    """
+    from xnorforge.gen.program import program as load_board
+
+    with steps("Programming") as say:
+        result = load_board(bundle, progress=say)
+    if as_json:
+        emit(vars(result))
+    elif result.done:
+        click.echo(f"Done: {result.command}")
+    else:
+        click.echo(f"Not programmed: {result.reason}", err=True)
+        click.echo(result.command)
+    sys.exit(0 if result.done else 2)

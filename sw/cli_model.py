@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Commands that make things: inspect, compile, build, verify, train."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xnorforge.gen.errors import PlanError
+from xnorforge.sw.cli_output import console, emit, json_option, steps, table
+
+__all__ = ["build", "compile_", "inspect", "train", "verify"]
+
+RANDOM_IMAGES = 200
+
+
+def _input_options(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--pixel",
+            type=click.Choice(["uint8", "int8"]),
+            default="uint8",
+            show_default=True,
+            help="Type of an image element.",
+        ),
+        click.option("--input-offset", type=float, default=0.0, help="See --input-scale."),
+        click.option(
+            "--input-scale",
+            type=float,
+            default=1 / 255,
+            help="The model is fed pixel * scale + offset; 1/255 by default.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _load(model: str, input_scale: float, input_offset: float, pixel: str) -> Any:
+    from xnorforge.gen.load import load
+
+    with steps(f"Reading {Path(model).name}"):
+        return load(model, input_scale=input_scale, input_offset=input_offset, pixel=pixel)
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@_input_options
+@json_option
+def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_json: bool) -> None:
+    """Show what a model holds and which boards would hold it.
+
+    \b
+    xnorforge inspect model.onnx
+    """
+    from xnorforge.gen.boards import BOARDS
+    from xnorforge.gen.inspect import describe
+    from xnorforge.gen.inspect import inspect as summarise
+    from xnorforge.gen.planner import make_plan
+    from xnorforge.gen.resources import estimate
+
+    network = _load(model, input_scale, input_offset, pixel)
+    fits: dict[str, Any] = {}
+    with steps("Looking at boards"):
+        for name in BOARDS:
+            try:
+                plan = make_plan(network, board=name)
+            except PlanError as error:
+                fits[name] = {"fits": False, "reason": str(error)}
+                continue
+            used = estimate(network, plan)
+            fits[name] = {"fits": True, **{k: v for k, v in used.items() if k != "parts"}}
+    if as_json:
+        emit({**summarise(network), "boards": fits})
+        return
+    click.echo(describe(network))
+    rows = [
+        (name, "yes", item["cells"], item["blocks"])
+        if item["fits"]
+        else (name, "no", "", item["reason"])
+        for name, item in fits.items()
+    ]
+    columns = ("Board", "Fits", "Logic cells", "Block RAMs")
+    console().print(table("Smallest plan that keeps 1 Mbaud busy", columns, rows, right=(2,)))
+
+
+@click.command("compile")
+@click.argument("model", type=click.Path())
+@click.option("--board", help="Board, see `xnorforge boards`.")
+@click.option("--device", help="Bare device, for Verilog without pins.")
+@click.option("--fps", type=float, help="Images per second that the core must reach.")
+@click.option("--max", "maximum", is_flag=True, help="The fastest that fits.")
+@click.option("--min", "minimum", is_flag=True, help="The smallest.")
+@click.option("--folding", type=click.Path(), help='JSON: {layer: {"pe": 4, "simd": 49, ...}}.')
+@click.option("--link", default="uart", show_default=True, help="Link to the host.")
+@click.option("--baud", type=int, help="Baud rate of the UART.  [default: 1000000]")
+@click.option("--clock", type=float, help="Core clock in MHz, instead of the board's.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to make.")
+@_input_options
+@json_option
+def compile_(
+    model: str,
+    board: str | None,
+    device: str | None,
+    fps: float | None,
+    maximum: bool,
+    minimum: bool,
+    folding: str | None,
+    link: str,
+    baud: int | None,
+    clock: float | None,
+    output: str,
+    input_scale: float,
+    input_offset: float,
+    pixel: str,
+    as_json: bool,
+) -> None:
+    """Turn a model into a bundle: plan, Verilog, weights, manifest.
+
+    Without --fps, --max or --min: the smallest design that keeps the link busy.
+
+    \b
+    xnorforge compile model.onnx --board ulx3s-85f --fps 1000000 -o build/net
+    xnorforge compile model.onnx --device ecp5-25f --max --clock 80 -o build/net
+    """
+    if sum((fps is not None, maximum, minimum)) > 1:
+        raise click.UsageError("Give one of --fps, --max and --min.")
+    if (board is None) == (device is None):
+        raise click.UsageError("Give either --board or --device.")
+    network = _load(model, input_scale, input_offset, pixel)
+
+    from xnorforge.gen.bundle import compile_bundle
+    from xnorforge.gen.planner import make_plan
+
+    with steps("Planning"):
+        plan = make_plan(
+            network,
+            board=board,
+            device=device,
+            fps=fps,
+            goal="max" if maximum else "min" if minimum else "link",
+            overrides=folding,
+            link=link,
+            baud=baud,
+            clock_hz=None if clock is None else clock * 1e6,
+        )
+    with steps("Compiling") as say:
+        bundle = compile_bundle(network, plan, Path(output), progress=say)
+    if as_json:
+        emit({"bundle": str(bundle.path), **bundle.manifest})
+        return
+    predicted = bundle.manifest["predicted"]
+    console().print(_fold_table(bundle.manifest))
+    used = predicted["resources"]
+    click.echo(
+        f"{predicted['images_per_second']:,.0f} images/s at {plan.clock_hz / 1e6:g} MHz, "
+        f"about {used['cells']:,} logic cells and {used['blocks']} block RAMs\n"
+        f"Bundle: {bundle.path}"
+    )
+
+
+def _fold_table(manifest: dict[str, Any]) -> Any:
+    rows = [
+        (
+            layer["name"],
+            f"{layer['rows']}x{layer['columns']}",
+            layer["pe"],
+            layer["simd"],
+            layer["pl"],
+            layer["fold_cycles"],
+            manifest["predicted"]["resources"]["parts"][layer["name"]]["cells"],
+            manifest["predicted"]["resources"]["parts"][layer["name"]]["blocks"],
+        )
+        for layer in manifest["layers"]
+    ]
+    names = ("Layer", "Shape", "PE", "SIMD", "PL", "Cycles", "Cells", "Block RAMs")
+    return table("", names, rows, right=(1, 2, 3, 4, 5, 6, 7))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option("--seed", "seeds", type=int, multiple=True, help="Placement seed; several: in turn.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Seeds tried at a time.")
+@click.option("--force", is_flag=True, help="Build even if nothing has changed.")
+@json_option
+def build(bundle: str, seeds: tuple[int, ...], jobs: int, force: bool, as_json: bool) -> None:
+    """Make the bitstream of a bundle, timing met at the PLL's real frequency.
+
+    \b
+    xnorforge build build/net
+    """
+    from xnorforge.gen.build import DEFAULT_SEEDS
+    from xnorforge.gen.build import build as build_bundle
+
+    with steps("Building") as say:
+        result = build_bundle(
+            bundle, seeds=seeds or DEFAULT_SEEDS, jobs=jobs, force=force, progress=say
+        )
+    if as_json:
+        emit(result.to_json())
+        return
+    used = ", ".join(
+        f"{count:,} {name.replace('_', ' ')}" for name, count in result.used.items() if count
+    )
+    click.echo(
+        f"{result.bitstream}\n{result.fmax_hz / 1e6:.1f} MHz reached, "
+        f"{result.clock_hz / 1e6:g} MHz needed (seed {result.seed})\n{used}"
+    )
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.Choice(["reference", "rtl"]),
+    help="What to compare; several run in turn.  [default: rtl]",
+)
+@click.option(
+    "--images", "count", type=click.IntRange(1), help="How many.  [default: all, or 200 random]"
+)
+@click.option("--data", type=click.Path(), help="Images: idx, .npy, .npz, PNG folder.")
+@click.option("--key", help="Name of the image array in an .npz.")
+@json_option
+def verify(
+    bundle: str,
+    levels: tuple[str, ...],
+    count: int | None,
+    data: str | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
+    """Compare a bundle with the exact reference, all scores of all images.
+
+    Without --data random images are used. Exits with 1 on any difference.
+
+    \b
+    xnorforge verify build/net --level rtl --data mnist/ --images 1000
+    """
+    from xnorforge.gen.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    arrays, labels = _images(opened.network.input, data, key, count)
+    reports = []
+    for level in levels or ("rtl",):
+        with steps(f"Verifying at level {level}") as say:
+            reports.append(opened.verify(level, images=arrays, labels=labels, progress=say))
+    if as_json:
+        emit({"levels": [report.to_json() for report in reports]})
+    else:
+        for report in reports:
+            click.echo(f"{report.level}:\n{textwrap.indent(str(report), '  ')}")
+    sys.exit(0 if all(report.passed for report in reports) else 1)
+
+
+def _images(contract: Any, data: str | None, key: str | None, count: int | None) -> Any:
+    """Images to verify with, and their labels where there are any."""
+    if data is not None:
+        from xnorforge.sw.images import load_images
+
+        images, labels = load_images(data, key=key, shape=contract.value.shape)
+        return images[:count], None if labels is None else labels[:count]
+    import numpy as np
+
+    kind = np.iinfo(contract.pixel)
+    shape = (count or RANDOM_IMAGES, *contract.value.shape)
+    generator = np.random.default_rng(0)
+    return generator.integers(kind.min, kind.max, shape, contract.pixel, endpoint=True), None
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--data", type=click.Path(), help="Folder of idx files; downloaded without it.")
+@click.option("-o", "--output", type=click.Path(), help="Model to write.  [default: RECIPE.onnx]")
+@click.option("--seed", type=int, help="Instead of the recipe's.")
+@click.option("--epochs", type=int, help="Instead of the recipe's.")
+@json_option
+def train(
+    recipe: str,
+    data: str | None,
+    output: str | None,
+    seed: int | None,
+    epochs: int | None,
+    as_json: bool,
+) -> None:
+    """Train a network by the BNN paper's method and export it as QONNX.
+
+    Recipes: mnist-tfc (784-64-64-64-10) and mnist-sfc (784-256-256-256-10).
+
+    \b
+    xnorforge train mnist-tfc -o tfc.onnx
+    """
+    from xnorforge.sw.train import train as run_training
+
+    result = run_training(recipe, data, output, seed, epochs, progress=not as_json)
+    if as_json:
+        click.echo(result.to_json(), nl=False)
+        return
+    click.echo(
+        f"{result.model}: {result.test_accuracy:.2f} % of the test images right "
+        f"({result.held_out_accuracy:.2f} % held out), {result.seconds:.0f} s"
+    )
