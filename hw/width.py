@@ -206,8 +206,9 @@ class WidthConverter(wiring.Component):
             m.d.sync += [buffer.eq(buffer >> chunk), level.eq(level - 1)]
 
     def _gearbox(self, m):
-        # What is left after an output beat stays at the bottom; a new beat is shifted to where
-        # that ends and merged in. Above `level` the buffer is zero, except at a vector's end.
+        # What is left after an output beat moves to the bottom; a new beat is shifted to where
+        # that ends and merged in. Above `level` the buffer is zero, except at a vector's end. So
+        # the lanes past an output beat can always move down: they hold something only if it left.
         config = self.config
         unit_bits = config.unit * config.element_bits
         units_in, units_out = config.lanes_in // config.unit, config.lanes_out // config.unit
@@ -234,7 +235,11 @@ class WidthConverter(wiring.Component):
             Value.cast(self.o.payload).eq(buffer[: units_out * unit_bits]),
             kept_level.eq(Mux(self.o.valid, Mux(ends, 0, level - units_out), level)),
         ]
-        kept = Mux(left, Mux(draining & ends, 0, buffer >> units_out * unit_bits), buffer)
+        out_bits = units_out * unit_bits
+        moved = buffer >> out_bits
+        kept = Cat(Mux(left, moved, buffer)[:out_bits], moved[out_bits:])
+        if not config.aligned:
+            kept = Mux(draining & ends, 0, kept)
         beat = Mux(taken, Value.cast(self.i.payload), 0)
         with m.If(taken | left):
             m.d.sync += buffer.eq(kept | (beat << kept_level * unit_bits))
