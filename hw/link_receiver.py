@@ -55,8 +55,8 @@ class LinkReceiver(wiring.Component):
     reply_taken : In(1)
         The reply is being sent.
     request : Out(stream.Signature(ReadRequest))
-    crc_errors, misfits, overruns : Out(16), Out(16), Out(16)
-        Frames with a wrong CRC; data frames that were not the next; that did not fit.
+    bad_frames, dropped : Out(16), Out(16)
+        Frames spoilt on the line; good data frames that were not the next or did not fit.
     """
 
     def __init__(self, *, buffer_bytes: int):
@@ -74,9 +74,8 @@ class LinkReceiver(wiring.Component):
                 "reply_epoch": Out(4),
                 "reply_taken": In(1),
                 "request": Out(stream.Signature(ReadRequest)),
-                "crc_errors": Out(16),
-                "misfits": Out(16),
-                "overruns": Out(16),
+                "bad_frames": Out(16),
+                "dropped": Out(16),
             }
         )
 
@@ -175,13 +174,15 @@ class LinkReceiver(wiring.Component):
             m.d.sync += self.reply_kind.eq(Kind.ACK)
 
         with m.If(self._ended & ~self._good):
-            m.d.sync += self.crc_errors.eq(self.crc_errors + 1)
+            m.d.sync += self.bad_frames.eq(self.bad_frames + 1)
         with m.Elif(self._ended & is_data):
             m.d.sync += self.reply_epoch.eq(self._epoch)
+            refused = ~ours | ~next_one | self._full | ~may_enter
+            m.d.sync += self.dropped.eq(self.dropped + refused)
             with m.If(~ours | ~next_one):
-                m.d.sync += [self.misfits.eq(self.misfits + 1), self.reply_kind.eq(Kind.NAK)]
-            with m.Elif(self._full | ~may_enter):
-                m.d.sync += [self.overruns.eq(self.overruns + 1), self.reply_kind.eq(Kind.BUSY)]
+                m.d.sync += self.reply_kind.eq(Kind.NAK)
+            with m.Elif(refused):
+                m.d.sync += self.reply_kind.eq(Kind.BUSY)
             with m.Else():
                 m.d.sync += [
                     self.expected.eq(self._place - CRC_BYTES),

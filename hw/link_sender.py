@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The half of the shell that talks: acknowledgements, registers and results as frames.
 
-ACK | READ | result --> words of 32 bits --> bytes, CRC behind them --> content beats
+ACK | READ | result --> words of 16 bits --> bytes, CRC behind them --> content beats
 """
+
+import enum
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
@@ -19,6 +21,22 @@ __all__ = ["LinkSender", "result_layout"]
 def result_layout(score_bits: int) -> data.StructLayout:
     """A beat of the core's result stream: one class's score; `label` holds on the `last`."""
     return data.StructLayout({"score": signed(score_bits), "label": 16, "last": 1})
+
+
+class Step(enum.IntEnum):
+    """What the sender loads next."""
+
+    CHOOSE = 0  # the kind of frame, and its first two bytes
+    POSITION = 1
+    CONSUMED = 2  # an acknowledgement's payload
+    SENT = 3
+    VALUE = 4  # a register
+    UPPER_VALUE = 5
+    SCORE = 6  # a record
+    UPPER_SCORE = 7
+    LABEL = 8
+    CHECK = 9  # the CRC
+    CLOSE = 10  # the end beat
 
 
 class LinkSender(wiring.Component):
@@ -76,10 +94,9 @@ class LinkSender(wiring.Component):
 
         # `word` leaves from its low byte, `left` bytes of it. Each step waits until it has left,
         # loads the next one and names the step after it.
-        word = Signal(32)
+        word = Signal(16)
         left = Signal(range(5))
-        step = Signal(3)
-        choose, ack, values, scores, label, check, close = range(7)
+        step = Signal(Step)
         done = Signal()
         byte_goes = Signal()
         draining = Signal()  # the bytes are the CRC's
@@ -88,17 +105,20 @@ class LinkSender(wiring.Component):
         length = Signal(8)
         boundary = Signal()  # between two records
         remaining = Signal(5)  # registers still to send
+        upper = Signal(16)  # of the register being sent
+        reads = Signal()
+        answers, reading = Signal(), Signal()  # what the frame is; else a result
 
         m.d.comb += [
             done.eq((left == 0) & ~crc.busy),
             byte_goes.eq((left != 0) & ~crc.busy & self.o.ready),
-            self.o.valid.eq(((left != 0) & ~crc.busy) | ((step == close) & done)),
+            self.o.valid.eq(((left != 0) | (step == Step.CLOSE)) & ~crc.busy),
             self.o.payload.end.eq(left == 0),
             self.o.payload.data.eq(Mux(draining, crc.crc, word[:8])),
             crc.data.eq(word[:8]),
             crc.start.eq(byte_goes),
             crc.drain.eq(draining),
-            crc.clear.eq(step == choose),
+            crc.clear.eq(step == Step.CHOOSE),
         ]
         with m.If(byte_goes):
             m.d.sync += [word.eq(word >> 8), left.eq(left - 1)]
@@ -106,65 +126,81 @@ class LinkSender(wiring.Component):
                 m.d.sync += [sent_position.eq(sent_position + 1), length.eq(length + 1)]
 
         record, request = self.result.payload, self.request.payload
-        result_bytes = score_bytes(self.score_bits)
+        score_size = score_bytes(self.score_bits)
         others_wait = (self.reply_kind != 0) | self.request.valid
+
+        def load(value, size, then):
+            m.d.sync += [word.eq(value), left.eq(size), step.eq(then)]
+
         with m.Switch(step):
-            with m.Case(choose):
+            with m.Case(Step.CHOOSE):
+                replies = self.reply_kind != 0
+                kind = Mux(replies, self.reply_kind, Mux(reads, Kind.VALUES, Kind.RESULT))
+                epoch = Mux(replies, self.reply_epoch, Mux(reads, request.epoch, 0))
+                m.d.comb += [
+                    reads.eq(~replies & self.request.valid),
+                    self.reply_taken.eq(replies & ~self.reset),
+                    self.request.ready.eq(reads & ~self.reset),
+                ]
                 m.d.sync += [
                     draining.eq(0),
                     boundary.eq(0),
                     length.eq(0),
+                    answers.eq(replies),
                     self.address.eq(request.address),
                     remaining.eq(request.count),
+                    # READ's position, sent back
+                    upper.eq(Cat(request.address, C(0, 3), request.count)),
                 ]
-                with m.If(self.reply_kind != 0):
-                    header = Cat(self.reply_epoch, self.reply_kind, self.session, self.expected)
-                    m.d.comb += self.reply_taken.eq(~self.reset)
-                    m.d.sync += [word.eq(header), left.eq(4), step.eq(ack)]
-                with m.Elif(self.request.valid):
-                    asked = Cat(request.address, C(0, 3), request.count, C(0, 3))
-                    header = Cat(request.epoch, C(Kind.VALUES, 4), self.session, asked)
-                    m.d.comb += self.request.ready.eq(~self.reset)
-                    m.d.sync += [word.eq(header), left.eq(4), step.eq(values)]
-                with m.Elif(self.result.valid):
-                    header = Cat(C(0, 4), C(Kind.RESULT, 4), self.session, sent_position)
-                    m.d.sync += [word.eq(header), left.eq(4), step.eq(scores)]
-            with m.Case(ack), m.If(done):
-                m.d.sync += [word.eq(Cat(self.consumed, sent_position)), left.eq(4)]
-                m.d.sync += step.eq(check)
-            with m.Case(values):
-                with m.If(done & (remaining == 0)):
-                    m.d.sync += step.eq(check)
-                with m.Elif(done):
-                    m.d.sync += [
-                        word.eq(self.value),
-                        left.eq(4),
-                        self.address.eq(self.address + 1),
-                        remaining.eq(remaining - 1),
-                    ]
-            with m.Case(scores):
+                with m.If(others_wait | self.result.valid):
+                    load(Cat(epoch, kind, self.session), 2, Step.POSITION)
+                m.d.sync += reading.eq(reads)
+            with m.Case(Step.POSITION), m.If(done):
+                with m.If(answers):
+                    load(self.expected, 2, Step.CONSUMED)
+                with m.Elif(reading):
+                    load(upper, 2, Step.VALUE)
+                with m.Else():
+                    load(sent_position, 2, Step.SCORE)
+            with m.Case(Step.CONSUMED), m.If(done):
+                load(self.consumed, 2, Step.SENT)
+            with m.Case(Step.SENT), m.If(done):
+                load(sent_position, 2, Step.CHECK)
+            with m.Case(Step.VALUE), m.If(done):
+                with m.If(remaining == 0):
+                    m.d.sync += step.eq(Step.CHECK)
+                with m.Else():
+                    load(self.value, 2, Step.UPPER_VALUE)
+                    m.d.sync += [upper.eq(self.value >> 16), remaining.eq(remaining - 1)]
+            with m.Case(Step.UPPER_VALUE), m.If(done):
+                load(upper, 2, Step.VALUE)
+                m.d.sync += self.address.eq(self.address + 1)
+            with m.Case(Step.SCORE), m.If(done):
                 # A record's beat adds at most 6 bytes to a payload of at most 246.
                 cut = boundary & (length[7] | ~self.result.valid)
-                with m.If(done & (cut | (length >= 240) | (~self.result.valid & others_wait))):
-                    m.d.sync += [in_result.eq(0), step.eq(check)]
-                with m.Elif(done & self.result.valid):
-                    m.d.sync += [
-                        word.eq(record.score),
-                        left.eq(result_bytes),
-                        in_result.eq(1),
-                        boundary.eq(0),
-                    ]
+                waits = ~self.result.valid & others_wait
+                with m.If(cut | length[4:].all() | waits):
+                    m.d.sync += [in_result.eq(0), step.eq(Step.CHECK)]
+                with m.Elif(self.result.valid):
+                    m.d.sync += [in_result.eq(1), boundary.eq(0)]
+                    if score_size > 2:
+                        load(record.score, 2, Step.UPPER_SCORE)
+                    else:
+                        m.d.comb += self.result.ready.eq(~record.last)
+                        load(record.score, score_size, Mux(record.last, Step.LABEL, Step.SCORE))
+            if score_size > 2:
+                with m.Case(Step.UPPER_SCORE), m.If(done):
                     m.d.comb += self.result.ready.eq(~record.last)
-                    with m.If(record.last):
-                        m.d.sync += step.eq(label)
-            with m.Case(label), m.If(done):
+                    then = Mux(record.last, Step.LABEL, Step.SCORE)
+                    load(record.score >> 16, score_size - 2, then)
+            with m.Case(Step.LABEL), m.If(done):
                 m.d.comb += self.result.ready.eq(1)
-                m.d.sync += [word.eq(record.label), left.eq(LABEL_BYTES), boundary.eq(1)]
-                m.d.sync += step.eq(scores)
-            with m.Case(check), m.If(done):
-                m.d.sync += [draining.eq(1), left.eq(CRC_BYTES), step.eq(close)]
-            with m.Case(close), m.If(done & self.o.ready):
-                m.d.sync += step.eq(choose)
+                m.d.sync += boundary.eq(1)
+                load(record.label, LABEL_BYTES, Step.SCORE)
+            with m.Case(Step.CHECK), m.If(done):
+                m.d.sync += [draining.eq(1), left.eq(CRC_BYTES), step.eq(Step.CLOSE)]
+            with m.Case(Step.CLOSE), m.If(done & self.o.ready):
+                m.d.sync += step.eq(Step.CHOOSE)
         with m.If(self.reset):
-            m.d.sync += [step.eq(choose), left.eq(0), sent_position.eq(0), in_result.eq(0)]
+            m.d.sync += [step.eq(Step.CHOOSE), left.eq(0), sent_position.eq(0), in_result.eq(0)]
         return m

@@ -164,8 +164,7 @@ class Device:
             Register.WINDOW: shape.window_bytes << 16 | shape.buffer_bytes,
             Register.IMAGE_BYTES: shape.image_bytes,
             Register.OUTPUT: shape.score_bytes << 16 | shape.classes,
-            Register.LINE_ERRORS: self.deframer.bad,
-            Register.DROPPED: self.overruns << 16 | self.misfits,
+            Register.ERRORS: (self.misfits + self.overruns) << 16 | self.deframer.bad,
         }
         return words.get(address, 0)
 

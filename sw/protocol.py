@@ -97,12 +97,11 @@ class Register(enum.IntEnum):
     WINDOW = 16  # buffer bytes; window bytes << 16
     IMAGE_BYTES = 17
     OUTPUT = 18  # classes; bytes of a score << 16
-    LINE_ERRORS = 19  # frames with a wrong CRC; bytes without a stop bit << 16
-    DROPPED = 20  # data frames out of order; data frames that did not fit << 16
+    ERRORS = 19  # frames spoilt on the line; data frames not the next or not fitting << 16
 
 
 ADDRESS_SHELL = 16
-REGISTER_COUNT = 21
+REGISTER_COUNT = 20
 STATUS_MODEL_VALID = 1
 
 
