@@ -80,6 +80,7 @@ def read(path: str | Path) -> OnnxFile:
     constants = {t.name: _array(path, t) for t in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]
     nodes = _sorted(path, graph, {*constants, *(value.name for value in inputs)})
+    _check(path, nodes, opset, model.ir_version)
     return OnnxFile(str(path), model, opset, constants, inputs, nodes)
 
 
@@ -95,6 +96,26 @@ def _array(path: Path, tensor: onnx.TensorProto) -> np.ndarray:
             f"{path}: tensor {tensor.name!r} of shape {list(tensor.dims)} cannot be read "
             f"({_short(error)})"
         ) from error
+
+
+def _check(path: Path, nodes: list[onnx.NodeProto], opset: int, ir_version: int) -> None:
+    """Number of inputs and outputs, and kinds of attributes, of the standard ops."""
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = ir_version, {"": opset}
+    for node in nodes:
+        if node.domain in QUANT_DOMAINS and node.op_type == "BipolarQuant":
+            if len(node.input) != 2 or not all(node.input) or len(node.output) != 1:
+                raise ModelError(f"{path}: {label(node)} needs a value, a scale and one output")
+        if node.domain not in _STANDARD_DOMAINS:
+            continue
+        try:
+            onnx.checker.check_node(node, context)
+        except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
+            if "No Op registered" in str(error):
+                raise UnsupportedOpError(
+                    f"{path}: {label(node)} is no op of opset {opset}; check its domain"
+                ) from error
+            raise ModelError(f"{path}: {label(node)} is malformed ({_short(error)})") from error
 
 
 def _sorted(path: Path, graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:

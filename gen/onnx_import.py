@@ -316,8 +316,6 @@ class _Importer:
             raise self._unsupported(node, _NEEDS.get(kind, "an op this version does not know"))
         if source.dtype == bool and not logical:
             raise self._unsupported(node, "its truth values cast to a float type first")
-        if kind == "BipolarQuant" and not custom:
-            raise self._unsupported(node, f"one of the domains {', '.join(QUANT_DOMAINS)}")
 
         def put(op: str, *values: object) -> None:
             self.computed[node.output[0]] = self._append(node, source, op, *values)
@@ -425,6 +423,10 @@ class _Importer:
                 raise self._unsupported(node, "the largest score first; this takes the smallest")
             count = options.get("k")
             count = int(self._constant(node, 1).reshape(-1)[0]) if count is None else count
+            if not 1 <= count <= length:
+                raise ModelError(
+                    f"{self.file.path}: {label(node)} takes {count} of {length} classes"
+                )
             chosen = np.arange(count)
         else:
             chosen = np.arange(1)

@@ -388,6 +388,27 @@ BAD = {
         UnsupportedOpError,
         "Sign_4.*com.example",
     ),
+    "unknown op": (
+        lambda c: two_layers(c).node("BipolarQuant", c.X, 1.0),
+        UnsupportedOpError,
+        "BipolarQuant_4.*no op of opset 13; check its domain",
+    ),
+    "no scale": (
+        lambda c: two_layers(c).node("BipolarQuant", c.X, domain="onnx.brevitas"),
+        ModelError,
+        "BipolarQuant_4.*needs a value, a scale",
+    ),
+    "too few inputs": (lambda c: two_layers(c).node("Add"), ModelError, "Add_4.*malformed"),
+    "too many classes": (
+        lambda c: two_layers(c).node("TopK", c.X, np.array([8]), outputs=2),
+        ModelError,
+        "TopK_4.*8 of 7 classes",
+    ),
+    "no epsilon": (
+        lambda c: two_layers(c).batchnorm(*np.ones((4, M)), "text"),
+        ModelError,
+        "BatchNormalization_4.*malformed",
+    ),
     "tanh": (lambda c: two_layers(c).node("Tanh").bipolar(), UnsupportedOpError, "Tanh_4"),
     "falling prelu": (
         lambda c: two_layers(c).node("PRelu", c.X, np.float32([-0.1])),
