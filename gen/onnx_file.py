@@ -103,9 +103,9 @@ def _check(path: Path, nodes: list[onnx.NodeProto], opset: int, ir_version: int)
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = ir_version, {"": opset}
     for node in nodes:
-        if node.domain in QUANT_DOMAINS and node.op_type == "BipolarQuant":
-            if len(node.input) != 2 or not all(node.input) or len(node.output) != 1:
-                raise ModelError(f"{path}: {label(node)} needs a value, a scale and one output")
+        whole = len(node.input) == 2 and all(node.input) and len(node.output) == 1
+        if node.domain in QUANT_DOMAINS and node.op_type == "BipolarQuant" and not whole:
+            raise ModelError(f"{path}: {label(node)} needs a value, a scale and one output")
         if node.domain not in _STANDARD_DOMAINS:
             continue
         try:
