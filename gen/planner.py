@@ -102,7 +102,11 @@ class _Site:
 
 
 class _Planner:
-    """One network on one site. advises: whether errors name a device that would do."""
+    """One network on one site.
+
+    relative: a planner of the same network elsewhere, whose work is used again; with one, errors
+    do not name other devices.
+    """
 
     def __init__(
         self,
@@ -112,17 +116,20 @@ class _Planner:
         baud: int,
         overrides: Mapping[str, Mapping[str, Any]],
         *,
-        advises: bool = True,
+        relative: "_Planner | None" = None,
     ) -> None:
         self.network = network
-        self.advises = advises
+        self.advises = relative is None
         self.site = site
         self.link = link
         self.baud = baud
         self.overrides = overrides
         self.family = site.device.family.name
         self.room = resources.capacity(site.device) - resources.shell(self.family)
-        self.search = Search(network, self.family, self.room, overrides)
+        if relative is not None and relative.family == self.family:
+            self.search = relative.search.within(self.room)
+        else:
+            self.search = Search(network, self.family, self.room, overrides)
 
     # --- goals -----------------------------------------------------------------------------
 
@@ -207,7 +214,7 @@ class _Planner:
         if wanted < slowest:
             raise PlanError(
                 f"{fps:g} images/s cannot be reached on {self.site.title}: {why}, so "
-                f"{self._rate(slowest):,.0f} images/s is the most at this clock"
+                f"{int(self._rate(slowest)):,} images/s is the most at this clock"
             )
 
     def _too_fast(self, fps: float) -> PlanError:
@@ -218,7 +225,7 @@ class _Planner:
         slowest = max(chain.layers, key=lambda layer: layer.fold_cycles)
         return PlanError(
             f"{fps:g} images/s do not fit on {self.site.title}: layer {slowest.name!r} limits, "
-            f"the best that fits is {self._rate(interval):,.0f} images/s"
+            f"the best that fits is {int(self._rate(interval)):,} images/s"
             f"{self._larger(lambda planner: planner.for_rate(fps))}"
         )
 
@@ -249,9 +256,10 @@ class _Planner:
         sites += [_Site.choose(None, name, None) for name in DEVICES]
         here = self.site.device
         sites = [s for s in sites if s.device.luts > here.luts]
+        planner = self
         for site in sorted(sites, key=lambda s: (s.board is None, s.device.luts)):
             planner = _Planner(
-                self.network, site, self.link, self.baud, self.overrides, advises=False
+                self.network, site, self.link, self.baud, self.overrides, relative=planner
             )
             try:
                 attempt(planner)

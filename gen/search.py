@@ -8,9 +8,12 @@ Cost is a share of the device: cells used / cells there + blocks used / blocks t
 term is weighted up or down when one of the two would run out.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 from xnorforge.gen import resources
@@ -27,7 +30,9 @@ __all__ = ["Chain", "Search"]
 # Weight of a block's share against a cell's; the first is tried first.
 _BLOCK_WEIGHTS = (1.0, 0.25, 4.0, 0.06, 16.0)
 # Folds kept per layer: the cheapest of those that are fast enough.
-_KEPT = 40
+_KEPT = 24
+# SIMD widths looked at per PE and PL, from the narrowest that is fast enough.
+_WIDER = 5
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,15 @@ class Search:
             affine=network.head.scale is not None,
             family=family,
         )
-        self._folds = [self._all_folds(index) for index in range(len(network.layers))]
+        self._widths = [self._useful(index) for index in range(len(network.layers))]
+        self._fold = lru_cache(maxsize=None)(self._make_fold)
         self._converter = lru_cache(maxsize=None)(resources.converter)
+
+    def within(self, capacity: Resources) -> "Search":
+        """The same folds for another device of the family."""
+        other = copy(self)
+        other.capacity = capacity
+        return other
 
     @property
     def head_interval(self) -> int:
@@ -87,15 +99,18 @@ class Search:
 
     def fastest_interval(self, index: int) -> int:
         """Fewest cycles an image of a layer, as its overrides allow."""
-        return min(fold.layer.fold_cycles for fold in self._folds[index])
+        return self._cycles(index, *(max(widths) for widths in self._widths[index]))
 
     def intervals(self) -> list[int]:
         """All intervals at which another fold becomes possible, ascending."""
-        values = {f.layer.fold_cycles for folds in self._folds for f in folds}
-        lowest = max(
-            self.head_interval, *(self.fastest_interval(i) for i in range(len(self._folds)))
-        )
-        return sorted({lowest} | {v for v in values if v > lowest})
+        indices = range(len(self._widths))
+        lowest = max(self.head_interval, *(self.fastest_interval(index) for index in indices))
+        values = {
+            self._cycles(index, *widths)
+            for index in indices
+            for widths in product(*self._widths[index])
+        }
+        return sorted({lowest} | {value for value in values if value > lowest})
 
     def best(self, interval: int | None) -> Chain:
         """The cheapest chain of at most `interval` cycles an image (None: any).
@@ -112,23 +127,38 @@ class Search:
 
     # --- folds -----------------------------------------------------------------------------
 
-    def _all_folds(self, index: int) -> list[_Fold]:
+    def _useful(self, index: int) -> tuple[list[int], ...]:
+        """Values of PE, SIMD and PL worth a look."""
         layer = self.network.layers[index]
         fixed = self.overrides.get(layer.name, {})
         limits = {"pe": layer.rows, "simd": layer.columns, "pl": layer.source.bits}
-        options = [
+        return tuple(
             [fixed[field]] if field in fixed else _useful_widths(limits[field])
             for field in FOLD_FIELDS
-        ]
-        folds = []
-        for pe in options[0]:
-            for simd in options[1]:
-                for pl in options[2]:
-                    folds.append(self._fold(index, pe, simd, pl, fixed))
-        return folds
+        )
 
-    def _fold(self, index: int, pe: int, simd: int, pl: int, fixed: Mapping[str, Any]) -> _Fold:
+    def _cycles(self, index: int, pe: int, simd: int, pl: int) -> int:
         layer = self.network.layers[index]
+        return -(-layer.rows // pe) * -(-layer.columns // simd) * -(-layer.source.bits // pl)
+
+    def _fast_enough(self, index: int, interval: int | None) -> Iterator[_Fold]:
+        """For each PE and PL the narrowest SIMD that is fast enough, and the next few: a wider
+        one costs more logic but may fill its memories better."""
+        rows, columns, planes = self._widths[index]
+        for pe, pl in product(rows, planes):
+            first = 0
+            if interval is not None:
+                first = bisect_left(
+                    columns,
+                    -interval,
+                    key=lambda simd, pe=pe, pl=pl: -self._cycles(index, pe, simd, pl),
+                )
+            for simd in columns[first : first + _WIDER]:
+                yield self._fold(index, pe, simd, pl)
+
+    def _make_fold(self, index: int, pe: int, simd: int, pl: int) -> _Fold:
+        layer = self.network.layers[index]
+        fixed = self.overrides.get(layer.name, {})
         shape = {
             "rows": layer.rows,
             "columns": layer.columns,
@@ -139,9 +169,7 @@ class Search:
             "simd": simd,
             "pl": pl,
         }
-        kinds = {field: "lut" for field in STORE_FIELDS} | {
-            field: fixed[field] for field in STORE_FIELDS if field in fixed
-        }
+        kinds = {field: fixed.get(field, "lut") for field in STORE_FIELDS}
         config = MvuConfig(**shape, **kinds, family=self.family)
         stores = tuple(
             {
@@ -165,9 +193,7 @@ class Search:
     ) -> list[tuple[float, LayerPlan, Resources]]:
         """The cheapest folds of a layer that are fast enough, their stores chosen."""
         found = []
-        for fold in self._folds[index]:
-            if interval is not None and fold.layer.fold_cycles > interval:
-                continue
+        for fold in self._fast_enough(index, interval):
             used, kinds = fold.engine, {}
             for field, options in zip(STORE_FIELDS, fold.stores, strict=True):
                 kinds[field] = min(options, key=lambda k: self._price(options[k], weight))
@@ -225,6 +251,6 @@ class Search:
         return Chain(lanes, tuple(layers), used + resources.head(self.head))
 
 
-def _useful_widths(limit: int) -> Iterable[int]:
+def _useful_widths(limit: int) -> list[int]:
     """The smallest width for each possible number of folds of `limit`."""
     return sorted({-(-limit // folds) for folds in range(1, limit + 1)})

