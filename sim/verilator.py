@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from xnorforge.gen.errors import ToolError
@@ -111,7 +112,8 @@ def build_program(
             str(main.resolve()),
             *(str(path.resolve()) for path in sources),
         ]
-        _run_build(command, folder, f"compiling the model of {top}", progress)
+        with _runtime(folder, verilator.version):
+            _run_build(command, folder, f"compiling the model of {top}", progress)
 
     key = _key([*sources, main], ["program", top, *settings, verilator.version])
     return _cached(key, build, ("model",)) / "model"
@@ -133,7 +135,8 @@ def build_cocotb(sources: Sequence[Path], top: str, *, progress: Progress | None
         )
         paths = [str(path.resolve()) for path in sources]
         command = [sys.executable, "-c", script, str(folder), top, *paths]
-        _run_build(command, folder, f"compiling the model of {top}", progress)
+        with _runtime(folder, *versions):
+            _run_build(command, folder, f"compiling the model of {top}", progress)
 
     versions = [verilator.version, importlib.metadata.version("cocotb")]
     return _cached(_key(sources, ["cocotb", top, *versions]), build, (top,))
@@ -220,6 +223,27 @@ def _cached(key: str, build: Callable[[Path], None], kept: Sequence[str]) -> Pat
         _prune(cache)
     os.utime(folder)
     return folder
+
+
+@contextlib.contextmanager
+def _runtime(folder: Path, *versions: str) -> Iterator[None]:
+    """Puts Verilator's own objects into a build folder, or keeps those that the build makes: they
+    are the same for every model of a kind and take longest."""
+    kept = _cache_folder() / f".runtime-{_key([], versions)}"
+    if kept.is_dir():
+        for path in kept.iterdir():
+            # Make leaves what is newer than the make file, which Verilator has yet to write.
+            later = time.time() + 3600
+            os.utime(shutil.copy(path, folder), (later, later))
+    yield
+    if not kept.is_dir():
+        with tempfile.TemporaryDirectory(prefix=".runtime-", dir=_cache_folder()) as aside:
+            done = Path(aside) / "done"
+            done.mkdir()
+            for path in folder.glob("verilat*.o"):
+                shutil.copy(path, done)
+            with contextlib.suppress(OSError):
+                done.rename(kept)  # another process may have been first: the same objects
 
 
 def _prune(cache: Path) -> None:
