@@ -138,11 +138,11 @@ def _cut(steps: list[Step]) -> int:
 def _statement(notes: list[dict]) -> str:
     """What was proven, in words."""
     parts = ["thresholds equal the source's float formula at every reachable dot product"]
-    near = sum(note.get("near_rounding", 0) for note in notes)
+    near = {n["name"]: n["near_rounding"] for n in notes if n.get("near_rounding")}
     if near:
         parts.append(
-            f"{near} rows have a dot product so near the boundary that another order of float "
-            f"operations could decide it otherwise"
+            f"{sum(near.values())} rows of {', '.join(near)} have a dot product so near the "
+            f"boundary that another order of float operations could decide it otherwise"
         )
     rounded = [note["name"] for note in notes if not note["dot_exact_in_source"]]
     if rounded:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.reference import ReferenceEvaluator
 
 from xnorforge.gen.errors import ModelError, UnsupportedOpError
 
-__all__ = ["OnnxFile", "attributes", "bipolar", "fold", "label", "read", "rearrange"]
+__all__ = ["OnnxFile", "attributes", "bipolar", "fold", "image_input", "label", "read", "rearrange"]
 
 OLDEST_OPSET = 7
 QUANT_DOMAINS = ("finn.custom_op.general", "onnx.brevitas", "qonnx.custom_op.general")
@@ -154,6 +155,40 @@ def _sorted(path: Path, graph: onnx.GraphProto, known: set[str]) -> list[onnx.No
                     raise ModelError(f"{path}: the graph has a cycle through {label(node)}")
                 stack.append((source, False))
     return order
+
+
+def image_input(
+    file: OnnxFile, value: onnx.ValueInfoProto, layout: str
+) -> tuple[tuple[int, ...], tuple[int, ...], np.ndarray, np.dtype]:
+    """The model input's shape, that of an image (height, width, channels, or a vector), the order
+    of the input's elements in the image, and their type."""
+    what = f"{file.path}: input {value.name!r}"
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or tensor.elem_type == onnx.TensorProto.UNDEFINED:
+        raise ModelError(f"{what} has no shape or type; export the model with static shapes")
+    dtype = np.dtype(tensor_dtype_to_np_dtype(tensor.elem_type))
+    if dtype not in (np.float16, np.float32, np.float64):
+        raise UnsupportedOpError(f"{what} is {dtype}; floating point inputs are supported")
+    dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
+    dims = [1 if i == 0 and d <= 0 else d for i, d in enumerate(dims)]
+    if len(dims) > 1 and dims[0] != 1:
+        raise ModelError(f"{what} has a batch of {dims[0]}; export with batch 1 or dynamic")
+    if any(d <= 0 for d in dims) or math.prod(dims) < 2:
+        raise ModelError(f"{what} has shape {dims}; every axis but the batch must be static")
+    shape = tuple(dims)
+    size = math.prod(shape)
+    if len(shape) != 4:
+        inner = shape[1:] if len(shape) > 1 else shape
+        return shape, (*inner, 1) if len(inner) == 2 else (size,), np.arange(size), dtype
+    first, last = shape[1] in (1, 3, 4), shape[3] in (1, 3, 4)
+    channels_last = {"nchw": False, "nhwc": True, "auto": last and not first}.get(layout)
+    if channels_last is None:
+        raise ModelError(f"layout must be 'auto', 'nchw' or 'nhwc', not {layout!r}")
+    if channels_last:
+        return shape, shape[1:], np.arange(size), dtype
+    _, c, h, w = shape
+    order = np.arange(size).reshape(h, w, c).transpose(2, 0, 1)
+    return shape, (h, w, c), order.reshape(-1), dtype
 
 
 def bipolar(x: np.ndarray, scale: np.ndarray) -> np.ndarray:

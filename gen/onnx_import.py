@@ -24,6 +24,7 @@ from xnorforge.gen.onnx_file import (
     OnnxFile,
     attributes,
     fold,
+    image_input,
     label,
     read,
     rearrange,
@@ -94,7 +95,7 @@ class _Importer:
                 f"{self.file.path}: needs exactly one input, has {len(names)}: {names}"
             )
         value = self.file.inputs[0]
-        shape, value_shape, order, dtype = self._input(value)
+        shape, value_shape, order, dtype = image_input(self.file, value, self.layout)
         self.computed[value.name] = _Computed(0, order.reshape(shape), dtype)
         for node in self.file.nodes:
             self._node(node)
@@ -121,39 +122,6 @@ class _Importer:
             tie=self.heads[0][0] if self.heads else "first",
             label_tensor=self.heads[0][1] if self.heads else "",
         )
-
-    # --- input --------------------------------------------------------------------------------
-
-    def _input(
-        self, value: onnx.ValueInfoProto
-    ) -> tuple[tuple[int, ...], tuple[int, ...], np.ndarray, np.dtype]:
-        what = f"{self.file.path}: input {value.name!r}"
-        tensor = value.type.tensor_type
-        if not tensor.HasField("shape") or tensor.elem_type == onnx.TensorProto.UNDEFINED:
-            raise ModelError(f"{what} has no shape or type; export the model with static shapes")
-        dtype = np.dtype(tensor_dtype_to_np_dtype(tensor.elem_type))
-        if dtype not in (np.float16, np.float32, np.float64):
-            raise UnsupportedOpError(f"{what} is {dtype}; floating point inputs are supported")
-        dims = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-        dims = [1 if i == 0 and d <= 0 else d for i, d in enumerate(dims)]
-        if len(dims) > 1 and dims[0] != 1:
-            raise ModelError(f"{what} has a batch of {dims[0]}; export with batch 1 or dynamic")
-        if any(d <= 0 for d in dims) or math.prod(dims) < 2:
-            raise ModelError(f"{what} has shape {dims}; every axis but the batch must be static")
-        shape = tuple(dims)
-        size = math.prod(shape)
-        if len(shape) != 4:
-            inner = shape[1:] if len(shape) > 1 else shape
-            return shape, (*inner, 1) if len(inner) == 2 else (size,), np.arange(size), dtype
-        first, last = shape[1] in (1, 3, 4), shape[3] in (1, 3, 4)
-        channels_last = {"nchw": False, "nhwc": True, "auto": last and not first}.get(self.layout)
-        if channels_last is None:
-            raise ModelError(f"layout must be 'auto', 'nchw' or 'nhwc', not {self.layout!r}")
-        if channels_last:
-            return shape, shape[1:], np.arange(size), dtype
-        _, c, h, w = shape
-        order = np.arange(size).reshape(h, w, c).transpose(2, 0, 1)
-        return shape, (h, w, c), order.reshape(-1), dtype
 
     # --- nodes --------------------------------------------------------------------------------
 

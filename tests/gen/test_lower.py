@@ -317,7 +317,7 @@ def test_rows_on_the_edge_of_rounding_are_counted(chain, tmp_path) -> None:
     network = xnorforge.gen.load(path)
     # dot 0 can be reached; with scales 0.3 and 0.7 the source's sum need not round to 0.
     assert network.source["layers"][0]["near_rounding"] == 2
-    assert "2 rows have a dot product so near" in network.source["exactness"]
+    assert "2 rows of dense0 have a dot product so near" in network.source["exactness"]
 
 
 # --- scores ---------------------------------------------------------------------------------------
