@@ -7,11 +7,40 @@
 import tempfile
 from pathlib import Path
 
-from xnorforge.hw.config_chain import ConfigHead
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from xnorforge.hw.config_chain import CONFIG_BYTE, ConfigHead
 from xnorforge.hw.store import Store, StoreConfig
+from xnorforge.hw.store_loader import LOAD
 from xnorforge.hw.stream import Queue
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.sim.cells import packed_cells
+
+
+class PlainConfigHead(wiring.Component):
+    """ConfigHead with plain ports: an always-ready stream cannot be a port of a top module."""
+
+    byte: In(CONFIG_BYTE)
+    valid: In(1)
+    load_o: Out(LOAD)
+    load_i: In(LOAD)
+    model_valid: Out(1)
+    weights_digest: Out(32)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.head = head = ConfigHead(load_bytes=8000, init_digest=0x12345678)
+        wiring.connect(m, head.load_o, wiring.flipped(self.load_o))
+        wiring.connect(m, wiring.flipped(self.load_i), head.load_i)
+        m.d.comb += [
+            head.i.payload.eq(self.byte),
+            head.i.valid.eq(self.valid),
+            self.model_valid.eq(head.model_valid),
+            self.weights_digest.eq(head.weights_digest),
+        ]
+        return m
 
 
 def queue(width, depth, store):
@@ -50,7 +79,7 @@ BLOCKS = [
     store(16, 16, "lut"),
     store(32, 64, "lut"),
     store(64, 512, "block"),
-    ("ConfigHead 8,000 bytes", lambda _: ConfigHead(load_bytes=8000, init_digest=0x12345678)),
+    ("ConfigHead 8,000 bytes", lambda _: PlainConfigHead()),
 ]
 
 

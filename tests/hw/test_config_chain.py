@@ -196,11 +196,13 @@ def test_bytes_without_first_and_after_the_end_are_ignored():
     run_host(script, words)
 
 
-def test_new_load_right_behind_a_whole_one_is_invalid_until_its_own_crc():
+@pytest.mark.parametrize("pause", range(8))
+def test_new_load_soon_after_a_whole_one_is_invalid_until_its_own_crc(pause):
     words = random_words(1)
 
     async def script(host):
         await host.send(ConfigHead.reference(payload_of(words)))
+        await host.wait(pause)
         await host.send(payload_of(words))
         await host.settle()
         assert host.state() == (0, 0)
@@ -221,6 +223,20 @@ def test_reset_during_a_load_leaves_the_model_invalid(reset):
         assert host.state() == (1, zlib.crc32(payload_of(words)))
 
     run_host(script, words, reset=(reset,))
+
+
+def test_zeros_after_a_reset_are_no_load():
+    # The CRC of nothing is zero: four zero bytes must not pass for a load's end.
+    words = random_words(1)
+
+    async def script(host):
+        await host.send(ConfigHead.reference(payload_of(words))[:9])
+        await host.wait(3)
+        await host.send(bytes(20), first=False)
+        await host.settle()
+        assert host.state() == (0, 0)
+
+    run_host(script, words, reset=(10,))
 
 
 def test_reset_between_loads_keeps_model_and_memories():
