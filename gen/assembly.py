@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From Network and Plan to circuits: the stages of a core, and the core itself.
 
-    image --> converter --> MVU --> converter --> MVU ... --> converter --> head --> result
-                             ^                     ^                         ^
-    config --> CRC ------> stores -------------> stores -----------------> stores
+image --> converter --> MVU --> converter --> MVU ... --> converter --> head --> result
+                         ^                     ^                         ^
+config --> CRC ------> stores -------------> stores -----------------> stores
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The bundle: the directory one compilation makes, and all that later commands take.
 
-    manifest.json  network.json  network.npz  accelerator.v  weights.bin      (immutable)
-    results/                                                (what build and verify add)
+manifest.json  network.json  network.npz  accelerator.v  weights.bin      (immutable)
+results/                                                (what build and verify add)
 """
 
 import hashlib
@@ -85,8 +85,10 @@ def compile_bundle(
     Nothing is seen under `out` until all of it is written. Raises BundleError, PlanError.
     """
     out = Path(out)
-    if out.exists() and not (out / "manifest.json").is_file() and (
-        not out.is_dir() or any(out.iterdir())
+    if (
+        out.exists()
+        and not (out / "manifest.json").is_file()
+        and (not out.is_dir() or any(out.iterdir()))
     ):
         raise BundleError(f"{out} exists and is not a bundle: choose another output folder")
     out.parent.mkdir(parents=True, exist_ok=True)

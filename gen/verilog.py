@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """`accelerator.v`: the core, the system around it, and a top with the baud divisor as parameter.
 
-    top #(BAUD_DIVISOR)  ->  xnorforge_system (clock, reset, UART shell)  ->  xnorforge_core
+top #(BAUD_DIVISOR)  ->  xnorforge_system (clock, reset, UART shell)  ->  xnorforge_core
 """
 
 import tempfile

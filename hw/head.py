@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """ArgMaxHead: the scores of a frame pass through, and the winner's index goes out with the last.
 
-    key[c] = scale[c] * score[c] + offset[c]        label = arg-max of key, first or last on a tie
+key[c] = scale[c] * score[c] + offset[c]        label = arg-max of key, first or last on a tie
 """
 
 from dataclasses import dataclass
@@ -201,6 +201,4 @@ class ArgMaxHead(wiring.Component):
                 m.d.sync += scale.eq(self.data[:SCALE_BITS])
             with m.Else():
                 m.d.sync += scale.eq(scale << 1)
-                m.d.sync += product.eq(
-                    Mux(step == first_step, doubled - addend, doubled + addend)
-                )
+                m.d.sync += product.eq(Mux(step == first_step, doubled - addend, doubled + addend))

@@ -316,9 +316,7 @@ class MatrixVectorUnit(wiring.Component):
             m.d.sync += group.eq(Mux(group_last, 0, group + 1))
             with m.If(group_last):
                 m.d.sync += sf.eq(Mux(sf_last, 0, sf + 1))
-                m.d.sync += weight_address.eq(
-                    Mux(sf_last & nf_last, 0, weight_address + 1)
-                )
+                m.d.sync += weight_address.eq(Mux(sf_last & nf_last, 0, weight_address + 1))
                 with m.If(sf_last):
                     m.d.sync += nf.eq(Mux(nf_last, 0, nf + 1))
 
@@ -358,9 +356,7 @@ class MatrixVectorUnit(wiring.Component):
             results.append(pe.o)
 
         # --- output queue, whose room is counted in credits
-        finished = _delay(
-            m, issue & completes, c.issue_latency + c.pe_config.latency, "finished"
-        )
+        finished = _delay(m, issue & completes, c.issue_latency + c.pe_config.latency, "finished")
         m.submodules.queue = queue = Queue(shape=self.o.payload.shape(), depth=c.credits)
         m.d.comb += [
             queue.i.payload.eq(self._results(results)),
