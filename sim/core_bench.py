@@ -7,6 +7,7 @@ fold, `simulate_core` runs it and gives every transfer's cycle.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def random_network(
     spec = Input(value, pixel=pixel, threshold=128 if kind == "bit" else None)
     layers = []
     source = value
-    for index, (columns, rows) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (columns, rows) in enumerate(itertools.pairwise(sizes)):
         weights = generator.choice(np.array([-1, 1], dtype=np.int8), size=(rows, columns))
         thresholds = None
         if index < len(sizes) - 2:
