@@ -19,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 
 __all__ = ["PIPELINES", "STRUCTURES", "Cost", "Popcount", "PopcountConfig"]
 
-STRUCTURES = ("carry", "plain")
+STRUCTURES = ("carry", "lut", "plain")
 PIPELINES = ("none", "output", "half", "full")
 
 
@@ -123,18 +123,39 @@ class Popcount(wiring.Component):
             count = sum(config.is_registered(level) for level in levels)
             return delayed(m, value, count, name="delay")
 
+        def named(value: Value, name: str) -> Value:
+            # An expression used twice is written twice: give every node a name.
+            signal = Signal(len(value), name=name)
+            m.d.comb += signal.eq(value)
+            return signal
+
+        def full_adders(a: Value, b: Value, carry: Value) -> Value:
+            sums = []
+            for k in range(max(len(a), len(b))):
+                bit = _leaf(Cat(carry, a[k : k + 1], b[k : k + 1]), "lut")
+                total, carry = named(bit, "full_adder")
+                sums.append(total)
+            return Cat(*sums, carry)
+
         def at_level(bits: Value, level: int) -> Value:
             """Count of `bits`, behind the register of `level`."""
             own = _depth(len(bits))
             if own < level:
                 return delay(at_level(bits, own), range(own + 1, level + 1))
             if len(bits) <= 3:
-                return delay(_leaf(bits, config.structure), (level,))
+                return delay(named(_leaf(bits, config.structure), "leaf"), (level,))
             low, high, raw = _split(len(bits))
             a = at_level(bits[:low], level - 1)
             b = at_level(bits[low : low + high], level - 1)
-            carry = delay(bits[low + high :], range(level)) if raw else None
-            return delay(_add(a, b, carry, len(bits), config.structure), (level,))
+            carry = delay(bits[low + high :], range(level)) if raw else C(0, 1)
+            if config.structure == "lut":
+                total = full_adders(a, b, carry)
+            elif config.structure == "plain" or not raw:
+                total = a + b + carry if raw else a + b
+            else:
+                # The bottom pair 1 + carry makes the chain's carry-in; its sum bit is dropped.
+                total = (Cat(C(1, 1), a) + Cat(carry, b))[1:]
+            return delay(named(total[: len(bits).bit_length()], f"count_{level}"), (level,))
 
         m.d.comb += self.o.eq(at_level(self.i, config.depth))
         return m
@@ -186,15 +207,4 @@ def _leaf(bits: Value, structure: str) -> Value:
     if len(bits) == 2:
         return Cat(bits[0] ^ bits[1], bits[0] & bits[1])
     a, b, c = bits
-    return Cat(a ^ b ^ c, (a & b) | (a & c) | (b & c))
-
-
-def _add(a: Value, b: Value, carry: Value | None, most: int, structure: str) -> Value:
-    """`a + b + carry`, which is at most `most`."""
-    width = most.bit_length()
-    if carry is None:
-        return (a + b)[:width]
-    if structure == "plain":
-        return (a + b + carry)[:width]
-    # The bottom pair 1 + carry makes the chain's carry-in; its own sum bit is dropped.
-    return (Cat(C(1, 1), a) + Cat(carry, b))[1 : 1 + width]
+    return Cat(a ^ b ^ c, Mux(a ^ b, c, a))
