@@ -100,7 +100,7 @@ class Plan:
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "lanes": self.lanes,
             "family": self.family,
-            "input": dataclasses.asdict(network.input.value),
+            "input": [network.input.value.kind, network.input.value.bits, network.input.value.size],
             "head": [network.head.tie, network.head.scale is not None],
         }
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
