@@ -54,15 +54,14 @@ def demo(board: str, inject_fault: bool, output: str, no_bitstream: bool, as_jso
     """
     from xnorforge.sw.demo import run_demo
 
-    sys.exit(
-        run_demo(
-            board=board,
-            out=output,
-            inject_fault=inject_fault,
-            bitstream=not no_bitstream,
-            as_json=as_json,
-        )
+    code = run_demo(
+        board=board,
+        out=output,
+        inject_fault=inject_fault,
+        bitstream=not no_bitstream,
+        as_json=as_json,
     )
+    click.get_current_context().exit(code)
 
 
 for _command in (

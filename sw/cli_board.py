@@ -80,7 +80,7 @@ def doctor(quick: bool, as_json: bool) -> None:
             for check in checks
         ]
         console().print(table("", ("", "Area", "What", "Detail", "Needed for"), rows))
-    sys.exit(0 if ok else 2)
+    click.get_current_context().exit(0 if ok else 2)
 
 
 @click.command()
@@ -108,7 +108,7 @@ def serve(bundle: str, port: int, as_json: bool) -> None:
         status = board.wait()
     if status:
         click.echo(f"The virtual board ended with status {status}", err=True)
-    sys.exit(2 if status else 0)
+    click.get_current_context().exit(2 if status else 0)
 
 
 @click.command()
@@ -207,4 +207,4 @@ def program(bundle: str, as_json: bool) -> None:
     else:
         click.echo(f"Not programmed: {result.reason}", err=True)
         click.echo(result.command)
-    sys.exit(0 if result.done else 2)
+    click.get_current_context().exit(0 if result.done else 2)

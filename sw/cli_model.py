@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -254,7 +253,7 @@ def verify(
     else:
         for report in reports:
             click.echo(f"{report.level}:\n{textwrap.indent(str(report), '  ')}")
-    sys.exit(0 if all(report.passed for report in reports) else 1)
+    click.get_current_context().exit(0 if all(report.passed for report in reports) else 1)
 
 
 def _images(contract: Any, data: str | None, key: str | None, count: int | None) -> Any:
