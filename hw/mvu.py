@@ -19,12 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from xnorforge.hw.input_buffer import InputBuffer, InputBufferConfig
 from xnorforge.hw.processing_element import PeConfig, ProcessingElement
-from xnorforge.hw.store import FAMILIES, StoreConfig
+from xnorforge.hw.store import StoreConfig
 from xnorforge.hw.stream import Queue
 
 __all__ = ["MatrixVectorUnit", "MvuConfig"]
@@ -160,14 +160,25 @@ class MvuConfig:
         )
 
     @property
-    def replays(self) -> bool:
-        """Whether an input beat is used in more than one step."""
-        return self.nf * self.groups > 1
+    def buffer_config(self) -> InputBufferConfig:
+        return self._buffer(self.buffer_depth)
+
+    def _buffer(self, depth: int) -> InputBufferConfig:
+        return InputBufferConfig(
+            columns=self.columns,
+            simd=self.simd,
+            element_bits=self.input_bits,
+            is_signed=self.input_kind == "int",
+            pl=self.pl,
+            depth=depth,
+            store=self.buffer_store,
+            family=self.family,
+        )
 
     @property
     def buffer_latency(self) -> int:
-        """Cycles from buffer address to the engine's x."""
-        return (2 if self.buffer_store == "block" else 1) + (1 if self.groups > 1 else 0)
+        """Cycles from a read of the buffer to the engine's x."""
+        return self._buffer(1).latency
 
     @property
     def issue_latency(self) -> int:
@@ -290,8 +301,8 @@ class MatrixVectorUnit(wiring.Component):
         )
 
     def elaborate(self, platform):
-        # The controller issues steps; everything behind it is a pipeline without a stall, in which
-        # signals are named by their age: `*_at_x` lines up with x and w at the engines.
+        # The controller "issues" steps; everything behind it is a pipeline without a stall, whose
+        # controls are the controller's own signals, delayed.
         c = self.config
         m = Module()
 
@@ -321,13 +332,17 @@ class MatrixVectorUnit(wiring.Component):
                     m.d.sync += nf.eq(Mux(nf_last, 0, nf + 1))
 
         # --- buffer: written by the stream, read `read_delay` after issue, freed by the last pass
-        read_sf = _delay(m, sf, c.read_delay, "read_sf")
-        release = _delay(m, issue & nf_last & group_last, c.read_delay, "release")
-        advance = _delay(m, issue & group_last, c.read_delay, "advance")
-        group_at_read = _delay(m, group, c.read_delay, "group_at_read")
+        m.submodules.buffer = buffer = InputBuffer(config=c.buffer_config)
+        wiring.connect(m, wiring.flipped(self.i), buffer.i)
+        delay = c.read_delay
+        m.d.comb += [
+            buffer.advance.eq(_delay(m, issue & group_last, delay, "advance")),
+            buffer.pass_end.eq(_delay(m, sf_last, delay, "pass_end")),
+            buffer.release.eq(_delay(m, issue & nf_last & group_last, delay, "release")),
+            buffer.group.eq(_delay(m, group, delay, "group_at_read")),
+        ]
         write = self.i.valid & self.i.ready
         m.d.sync += fill.eq(fill + write - (issue & first_touch))
-        x = self._buffer(m, write, read_sf, advance, release, group_at_read)
 
         # --- stores
         m.d.comb += self.weight_address.eq(
@@ -346,7 +361,7 @@ class MatrixVectorUnit(wiring.Component):
         for p in range(c.pe):
             m.submodules[f"pe{p}"] = pe = ProcessingElement(config=c.pe_config)
             m.d.comb += [
-                pe.x.eq(x),
+                pe.x.eq(buffer.x),
                 pe.w.eq(self.weight_data[p * c.simd : (p + 1) * c.simd]),
                 pe.enable.eq(enable),
                 pe.first.eq(first),
@@ -376,84 +391,6 @@ class MatrixVectorUnit(wiring.Component):
             return Cat(acc[: c.score_bits] for acc in accumulators)
         odd = C(c.columns & 1, 1)
         return Cat(Cat(odd, acc)[: c.score_bits] for acc in accumulators)
-
-    def _buffer(self, m, write, read_sf, advance, release, group_at_read) -> Value:
-        """The input buffer; returns x (lane-major, PL planes a lane) `buffer_latency` later."""
-        c = self.config
-        styles = {"block": "block", "lut": "distributed" if FAMILIES[c.family].lut_ram else "logic"}
-        m.submodules.buffer = memory = Memory(
-            shape=unsigned(c.simd * c.input_bits),
-            depth=c.buffer_depth,
-            init=[],
-            attrs={"ram_style": styles[c.buffer_store]},
-        )
-        last = c.buffer_depth - 1
-
-        # Write side: the dead lanes of a ragged last beat are cleared here, once.
-        write_at = Signal(range(c.buffer_depth))
-        write_sf = Signal(range(c.sf))
-        space = Signal(range(c.buffer_depth + 1), init=c.buffer_depth)
-        m.d.comb += self.i.ready.eq(space != 0)
-        m.d.sync += space.eq(space + release - write)
-        with m.If(write):
-            m.d.sync += write_at.eq(Mux(write_at == last, 0, write_at + 1))
-            m.d.sync += write_sf.eq(Mux(write_sf == c.sf - 1, 0, write_sf + 1))
-        live_lanes = c.columns - (c.sf - 1) * c.simd
-        lanes = []
-        for lane in range(c.simd):
-            value = self.i.payload[lane * c.input_bits : (lane + 1) * c.input_bits]
-            if c.input_kind == "int":  # offset binary: the engine sees unsigned planes
-                value = Cat(value[:-1], ~value[-1])
-            if lane >= live_lanes:
-                value = Mux(write_sf == c.sf - 1, 0, value)
-            lanes.append(value)
-        port = memory.write_port()
-        m.d.comb += [port.addr.eq(write_at), port.data.eq(Cat(lanes)), port.en.eq(write)]
-
-        # Read side: `base` is the vector's first slot; a pass reads base .. base + SF - 1.
-        read_at = Signal(range(c.buffer_depth))
-        base = Signal(range(c.buffer_depth))
-        pass_end = advance & (read_sf == c.sf - 1)
-        following = Signal(range(c.buffer_depth))
-        m.d.comb += following.eq(Mux(read_at == last, 0, read_at + 1))
-        with m.If(advance):
-            m.d.sync += read_at.eq(following)
-        with m.If(pass_end):
-            with m.If(release):
-                m.d.sync += base.eq(following)
-            with m.Else():
-                m.d.sync += read_at.eq(base)
-
-        word = Signal(c.simd * c.input_bits, reset_less=True)
-        read_port = memory.read_port(domain="comb")
-        m.d.comb += read_port.addr.eq(read_at)
-        value = read_port.data
-        if c.buffer_store == "block":
-            # A slot being written is never one being used. Saying so to yosys (no read then)
-            # lets this register become the block RAM's own, without a bypass.
-            value = Signal(c.simd * c.input_bits, name="ram_data", reset_less=True)
-            with m.If(~write | (read_at != write_at)):
-                m.d.sync += value.eq(read_port.data)
-        m.d.sync += word.eq(value)
-        if c.groups == 1:
-            return word
-        return self._select_group(m, word, _delay(m, group_at_read, c.buffer_latency - 1, "pick"))
-
-    def _select_group(self, m, word: Value, group: Value) -> Value:
-        """One plane group of every lane, most significant group first, registered."""
-        c = self.config
-        x = Signal(c.simd * c.pl, reset_less=True)
-        with m.Switch(group):
-            for g in range(c.groups):
-                low = (c.groups - 1 - g) * c.pl
-                lanes = []
-                for lane in range(c.simd):
-                    element = word[lane * c.input_bits : (lane + 1) * c.input_bits]
-                    lanes.append(element[low : low + c.pl])
-                # Lanes past the top plane are masked by the engine; C() fills their place.
-                with m.Case(g):
-                    m.d.sync += x.eq(Cat(Cat(v, C(0, c.pl - len(v))) for v in lanes))
-        return x
 
 
 def _delay(m: Module, value, cycles: int, name: str) -> Value:

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""InputBuffer: holds the vectors a matrix-vector engine works on and replays their beats.
+
+    i --> dead lanes off --> [ ring of beats ] --> register --> plane group --> x
+
+Elements are turned into unsigned bit-planes on the way (BNN paper, first layer: Hubara et al.,
+2016, section 2.3); a step of the engine sees one group of planes of one beat.
+"""
+
+from dataclasses import dataclass
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from xnorforge.hw.ram import BlockRam, LutRam
+from xnorforge.hw.store import FAMILIES
+
+__all__ = ["InputBuffer", "InputBufferConfig"]
+
+
+@dataclass(frozen=True)
+class InputBufferConfig:
+    """Shape of an InputBuffer.
+
+    columns: elements of a vector. simd: elements a beat. element_bits: planes of an element.
+    is_signed: elements are two's complement; they leave in offset binary (top plane inverted).
+    pl: planes a step. depth: beats. store: "block" or "lut". family: key of `store.FAMILIES`.
+
+    Raises
+    ------
+    ValueError
+        An unknown store.
+    """
+
+    columns: int
+    simd: int
+    element_bits: int
+    is_signed: bool
+    pl: int
+    depth: int
+    store: str
+    family: str
+
+    def __post_init__(self) -> None:
+        if self.store not in ("block", "lut"):
+            raise ValueError(f"Buffer store must be block or lut, not {self.store!r}")
+
+    @property
+    def beats(self) -> int:
+        """Beats of a vector (SF)."""
+        return -(-self.columns // self.simd)
+
+    @property
+    def groups(self) -> int:
+        """Plane groups of an element (G)."""
+        return -(-self.element_bits // self.pl)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from a read to its `x`."""
+        return (2 if self.store == "block" else 1) + (self.groups > 1)
+
+
+class InputBuffer(wiring.Component):
+    """Ring of beats, written by a stream and read in passes over a vector's beats.
+
+    A pass reads the vector's beats in order; the last pass frees them. Each cycle reads the
+    present beat: `x` shows plane group `group` of it `config.latency` cycles later.
+
+    Throughput: a beat written and a step read per cycle.  Latency: a beat taken in cycle t can be
+    read from t + 1 on; its slot can be written again from the cycle after its release.
+    Cost: the memory, and per element bit about one LUT4 for each further plane group.
+    Back-pressure: `i` stalls while all slots are taken.
+
+    Parameters
+    ----------
+    config : InputBufferConfig
+
+    Members
+    -------
+    i : In(stream of simd x element_bits)
+    advance : In(1)
+        The present beat's last group is read: go on to the next beat of the pass.
+    pass_end : In(1)
+        With `advance`: that was the vector's last beat, the next pass begins.
+    release : In(1)
+        With `advance`: the beat was read for the last time.
+    group : In(range(groups))
+    x : Out(simd * pl)
+        Lane s, plane l at bit `s * pl + l`; group 0 holds the most significant planes.
+    """
+
+    def __init__(self, *, config: InputBufferConfig):
+        self.config = c = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(unsigned(c.simd * c.element_bits))),
+                "advance": In(1),
+                "pass_end": In(1),
+                "release": In(1),
+                "group": In(range(c.groups)),
+                "x": Out(c.simd * c.pl),
+            }
+        )
+
+    def elaborate(self, platform):
+        # `space` counts free slots. `base` is the first slot of the vector being read.
+        c = self.config
+        m = Module()
+        space = Signal(range(c.depth + 1), init=c.depth)
+        write_at, read_at, base = (
+            Signal(range(c.depth), name=n) for n in ("write", "read", "base")
+        )
+        write_beat = Signal(range(c.beats))
+        write, following = Signal(), Signal(range(c.depth))
+        m.d.comb += [
+            self.i.ready.eq(space != 0),
+            write.eq(self.i.valid & self.i.ready),
+            following.eq(_next(read_at, c.depth)),
+        ]
+        m.d.sync += space.eq(space + self.release - write)
+        with m.If(write):
+            m.d.sync += write_at.eq(_next(write_at, c.depth))
+            m.d.sync += write_beat.eq(_next(write_beat, c.beats))
+        with m.If(self.advance):
+            m.d.sync += read_at.eq(following)
+            with m.If(self.pass_end & self.release):
+                m.d.sync += base.eq(following)
+            with m.Elif(self.pass_end):
+                m.d.sync += read_at.eq(base)
+
+        width = c.simd * c.element_bits
+        if c.store == "block":
+            # A slot being written is never one being used, so there is nothing to read then.
+            ram = BlockRam(width=width, depth=c.depth)
+            m.d.comb += ram.read_enable.eq(~write | (read_at != write_at))
+        else:
+            ram = LutRam(width=width, depth=c.depth, distributed=FAMILIES[c.family].lut_ram)
+        m.submodules.ram = ram
+        word = Signal(width, reset_less=True)
+        m.d.comb += [
+            ram.write_enable.eq(write),
+            ram.write_address.eq(write_at),
+            ram.write_data.eq(self._planes(write_beat == c.beats - 1)),
+            ram.read_address.eq(read_at),
+        ]
+        m.d.sync += word.eq(ram.ram_data)
+        if c.groups == 1:
+            m.d.comb += self.x.eq(word)
+        else:
+            self._select_group(m, word)
+        return m
+
+    def _planes(self, last_beat: Value) -> Value:
+        """The input beat as unsigned planes, its dead lanes cleared in a vector's last beat."""
+        c = self.config
+        live_lanes = c.columns - (c.beats - 1) * c.simd
+        lanes = []
+        for lane in range(c.simd):
+            value = self.i.payload[lane * c.element_bits : (lane + 1) * c.element_bits]
+            if c.is_signed:
+                value = Cat(value[:-1], ~value[-1])
+            lanes.append(Mux(last_beat, 0, value) if lane >= live_lanes else value)
+        return Cat(lanes)
+
+    def _select_group(self, m: Module, word: Value) -> None:
+        """Register one plane group of every lane; lanes past the top plane carry 0."""
+        c = self.config
+        group = self.group
+        for _ in range(c.latency - 1):
+            later = Signal.like(group, name="group_later")
+            m.d.sync += later.eq(group)
+            group = later
+        x = Signal(c.simd * c.pl, reset_less=True)
+        with m.Switch(group):
+            for g in range(c.groups):
+                low = (c.groups - 1 - g) * c.pl
+                elements = [
+                    word[lane * c.element_bits : (lane + 1) * c.element_bits]
+                    for lane in range(c.simd)
+                ]
+                planes = [element[low : low + c.pl] for element in elements]
+                with m.Case(g):
+                    m.d.sync += x.eq(Cat(Cat(p, C(0, c.pl - len(p))) for p in planes))
+        m.d.comb += self.x.eq(x)
+
+
+def _next(pointer: Value, count: int) -> Value:
+    """The pointer after this one among `count`."""
+    return Mux(pointer == count - 1, 0, pointer + 1)
