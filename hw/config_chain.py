@@ -86,7 +86,8 @@ class ConfigHead(wiring.Component):
         return payload + zlib.crc32(payload).to_bytes(CRC_BYTES, "little")
 
     def elaborate(self, platform):
-        # `left` counts the payload down and is negative after it, `closing` the CRC bytes up to 4.
+        # `left` counts the payload down and is negative after it, `closing` the CRC bytes up to 4,
+        # where it rests between loads.
         # When the last CRC byte matches, it follows the payload into the chain: every store
         # passes it on, so its return proves that the last store is written. Starting over is
         # seen a cycle ahead of the byte that caused it.
@@ -94,13 +95,15 @@ class ConfigHead(wiring.Component):
         start = Signal()
         m.submodules.crc = crc = ResetInserter(start)(catalog.CRC32_ISO_HDLC().create())
         valid, byte = Signal(), Signal(8, reset_less=True)
-        left = Signal(ceil_log2(self.load_bytes) + 1, init=-1)
+        # Untouched by reset: with a reset value next to its load value its bits would have
+        # different set and reset nets, which breaks the carry chain up on iCE40 (23 for 33 MHz).
+        left = Signal(ceil_log2(self.load_bytes) + 1, reset_less=True)
         closing = Signal(range(CRC_BYTES + 1), init=CRC_BYTES)
         differs, matched, accepted = Signal(), Signal(), Signal()
         model_valid = Signal(init=1, reset_less=True)
         digest = Signal(32, init=self.init_digest, reset_less=True)
 
-        payload = valid & ~left[-1]
+        payload = valid & ~left[-1] & ~closing[-1]
         check = valid & left[-1] & ~closing[-1]
         differs_now = differs | (byte != crc.crc.word_select(closing[:-1], 8))
         m.d.comb += [
