@@ -20,6 +20,10 @@ DecodedBeat = data.StructLayout({"data": 8, "end": 1, "bad": 1})
 """The same; `bad`, beside `end` only: cut off, or with a byte the line spoilt."""
 
 
+_DEPTH = 512
+"""Bytes of the encoder's ring: two frames, one block RAM."""
+
+
 class CobsDecoder(wiring.Component):
     """Wire bytes to contents, as they come: at most one beat a byte.
 
@@ -87,16 +91,12 @@ class CobsDecoder(wiring.Component):
 class CobsEncoder(wiring.Component):
     """Contents of at most 254 bytes to wire bytes, each frame stored before it leaves.
 
-    The frame is encoded in its place in a ring: a slot is kept for each code and filled when the
+    A frame is encoded in its place in a ring: a slot is kept for each code and filled when the
     group's length is known, so that every beat costs one write.
 
     Throughput: 1 beat a cycle, and two more cycles a frame, while the ring has room.
     Latency: 3 cycles from the end beat to the first wire byte.
     Cost: about 85 LC and one 512 x 8 block RAM on iCE40.  Back-pressure: stalls, never drops.
-
-    Parameters
-    ----------
-    depth : bytes of the ring, a power of two of at least 256
 
     Members
     -------
@@ -104,18 +104,9 @@ class CobsEncoder(wiring.Component):
     abort : In(1)
         Drops the content not yet closed; wins over a beat in the same cycle.
     o : Out(stream.Signature(8))
-
-    Raises
-    ------
-    ValueError: a depth that is no power of two or is below 256.
     """
 
-    def __init__(self, *, depth: int = 512):
-        if depth < 256 or depth & (depth - 1):
-            raise ValueError(
-                f"COBS encoder depth must be a power of two of at least 256, not {depth!r}"
-            )
-        self.depth = depth
+    def __init__(self):
         super().__init__(
             {
                 "i": In(stream.Signature(ContentBeat)),
@@ -126,7 +117,7 @@ class CobsEncoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ring = ring = memory.Memory(shape=8, depth=self.depth, init=[])
+        m.submodules.ring = ring = memory.Memory(shape=8, depth=_DEPTH, init=[])
         write, read = ring.write_port(), ring.read_port()
 
         # Pointers have a bit more than addresses. `sent` <= `closed` <= `slot` < `place`.
@@ -136,7 +127,9 @@ class CobsEncoder(wiring.Component):
         closed = Signal(bits + 1)  # end of the last whole frame
         sent = Signal(bits + 1)
         code = Signal(8)
-        full = (place[:bits] == sent[:bits]) & (place[bits] != sent[bits])
+        # Room is told in eighths of the ring and a cycle late: "full" leaves an eighth unused.
+        full = Signal()
+        m.d.sync += full.eq((place - sent)[bits - 3 : bits].all())
 
         step = Signal(2)
         reserve, take, delimit = 0, 1, 2

@@ -54,11 +54,10 @@ class SerialCrc32(wiring.Component):
         m = Module()
         register = Signal(32, init=0xFFFFFFFF)
         bits = Signal(8)
-        left = Signal(range(9))
+        left = Signal(range(8))
         draining = Signal()
         feedback = Signal()
         m.d.comb += [
-            self.busy.eq(left != 0),
             feedback.eq((register[0] ^ bits[0]) & ~draining),
             self.crc.eq(~register[:8]),
         ]
@@ -68,9 +67,11 @@ class SerialCrc32(wiring.Component):
                 register.eq((register >> 1) ^ (feedback.replicate(32) & _POLYNOMIAL)),
                 bits.eq(bits >> 1),
                 left.eq(left - 1),
+                self.busy.eq(left != 0),
             ]
         with m.Elif(self.start):
-            m.d.sync += [bits.eq(self.data), left.eq(8), draining.eq(self.drain)]
+            m.d.sync += [bits.eq(self.data), left.eq(7), draining.eq(self.drain)]
+            m.d.sync += self.busy.eq(1)
         with m.If(self.clear):
-            m.d.sync += [register.eq(0xFFFFFFFF), left.eq(0)]
+            m.d.sync += [register.eq(0xFFFFFFFF), self.busy.eq(0)]
         return m

@@ -27,16 +27,18 @@ class Step(enum.IntEnum):
     """What the sender loads next."""
 
     CHOOSE = 0  # the kind of frame, and its first two bytes
-    POSITION = 1
-    CONSUMED = 2  # an acknowledgement's payload
+    EXPECTED = 1  # an acknowledgement: position and payload
+    CONSUMED = 2
     SENT = 3
-    VALUE = 4  # a register
-    UPPER_VALUE = 5
-    SCORE = 6  # a record
-    UPPER_SCORE = 7
-    LABEL = 8
-    CHECK = 9  # the CRC
-    CLOSE = 10  # the end beat
+    ASKED = 4  # registers: what was asked for, and halves of values
+    VALUE = 5
+    UPPER_VALUE = 6
+    RECORD = 7  # results: position, and the beats of records
+    SCORE = 8
+    UPPER_SCORE = 9
+    LABEL = 10
+    CHECK = 11  # the CRC
+    CLOSE = 12  # the end beat
 
 
 class LinkSender(wiring.Component):
@@ -95,6 +97,7 @@ class LinkSender(wiring.Component):
         # `word` leaves from its low byte, `left` bytes of it. Each step waits until it has left,
         # loads the next one and names the step after it.
         word = Signal(16)
+        next_word = Signal(16)
         left = Signal(range(5))
         step = Signal(Step)
         done = Signal()
@@ -105,9 +108,7 @@ class LinkSender(wiring.Component):
         length = Signal(8)
         boundary = Signal()  # between two records
         remaining = Signal(5)  # registers still to send
-        upper = Signal(16)  # of the register being sent
-        reads = Signal()
-        answers, reading = Signal(), Signal()  # what the frame is; else a result
+        upper = Signal(16)  # half of a register, or READ's position to be sent back
 
         m.d.comb += [
             done.eq((left == 0) & ~crc.busy),
@@ -124,58 +125,71 @@ class LinkSender(wiring.Component):
             m.d.sync += [word.eq(word >> 8), left.eq(left - 1)]
             with m.If(in_result):
                 m.d.sync += [sent_position.eq(sent_position + 1), length.eq(length + 1)]
+        with m.Elif(left == 0):
+            m.d.sync += word.eq(next_word)
 
         record, request = self.result.payload, self.request.payload
         score_size = score_bytes(self.score_bits)
-        others_wait = (self.reply_kind != 0) | self.request.valid
-
-        def load(value, size, then):
-            m.d.sync += [word.eq(value), left.eq(size), step.eq(then)]
-
+        replies = self.reply_kind != 0
+        reads = ~replies & self.request.valid
+        others_wait = replies | self.request.valid
+        kind = Mux(replies, self.reply_kind, Mux(reads, Kind.VALUES, Kind.RESULT))
+        epoch = Mux(replies, self.reply_epoch, Mux(reads, request.epoch, 0))
+        words = {
+            (Step.CHOOSE,): Cat(epoch, kind, self.session),
+            (Step.EXPECTED,): self.expected,
+            (Step.CONSUMED,): self.consumed,
+            (Step.SENT, Step.RECORD): sent_position,
+            (Step.ASKED, Step.UPPER_VALUE): upper,
+            (Step.VALUE,): self.value,
+            (Step.SCORE,): record.score,
+            (Step.UPPER_SCORE,): record.score >> 16,
+            (Step.LABEL,): record.label,
+        }
         with m.Switch(step):
-            with m.Case(Step.CHOOSE):
-                replies = self.reply_kind != 0
-                kind = Mux(replies, self.reply_kind, Mux(reads, Kind.VALUES, Kind.RESULT))
-                epoch = Mux(replies, self.reply_epoch, Mux(reads, request.epoch, 0))
-                m.d.comb += [
-                    reads.eq(~replies & self.request.valid),
-                    self.reply_taken.eq(replies & ~self.reset),
-                    self.request.ready.eq(reads & ~self.reset),
-                ]
-                m.d.sync += [
-                    draining.eq(0),
-                    boundary.eq(0),
-                    length.eq(0),
-                    answers.eq(replies),
-                    self.address.eq(request.address),
-                    remaining.eq(request.count),
-                    # READ's position, sent back
-                    upper.eq(Cat(request.address, C(0, 3), request.count)),
-                ]
-                with m.If(others_wait | self.result.valid):
-                    load(Cat(epoch, kind, self.session), 2, Step.POSITION)
-                m.d.sync += reading.eq(reads)
-            with m.Case(Step.POSITION), m.If(done):
-                with m.If(answers):
-                    load(self.expected, 2, Step.CONSUMED)
-                with m.Elif(reading):
-                    load(upper, 2, Step.VALUE)
-                with m.Else():
-                    load(sent_position, 2, Step.SCORE)
-            with m.Case(Step.CONSUMED), m.If(done):
-                load(self.consumed, 2, Step.SENT)
-            with m.Case(Step.SENT), m.If(done):
-                load(sent_position, 2, Step.CHECK)
-            with m.Case(Step.VALUE), m.If(done):
+            for steps, value in words.items():
+                with m.Case(*steps):
+                    m.d.comb += next_word.eq(value)
+
+        def send(size, then):
+            m.d.sync += [left.eq(size), step.eq(then)]
+
+        with m.If(step == Step.CHOOSE):
+            m.d.comb += [
+                self.reply_taken.eq(replies & ~self.reset),
+                self.request.ready.eq(reads & ~self.reset),
+            ]
+            m.d.sync += [
+                draining.eq(0),
+                boundary.eq(0),
+                length.eq(0),
+                self.address.eq(request.address),
+                remaining.eq(request.count),
+                upper.eq(Cat(request.address, C(0, 3), request.count)),
+            ]
+            with m.If(others_wait | self.result.valid):
+                send(2, Mux(replies, Step.EXPECTED, Mux(reads, Step.ASKED, Step.RECORD)))
+        with m.Elif(done), m.Switch(step):
+            with m.Case(Step.EXPECTED):
+                send(2, Step.CONSUMED)
+            with m.Case(Step.CONSUMED):
+                send(2, Step.SENT)
+            with m.Case(Step.SENT):
+                send(2, Step.CHECK)
+            with m.Case(Step.ASKED):
+                send(2, Step.VALUE)
+            with m.Case(Step.VALUE):
+                m.d.sync += [upper.eq(self.value >> 16), remaining.eq(remaining - 1)]
                 with m.If(remaining == 0):
                     m.d.sync += step.eq(Step.CHECK)
                 with m.Else():
-                    load(self.value, 2, Step.UPPER_VALUE)
-                    m.d.sync += [upper.eq(self.value >> 16), remaining.eq(remaining - 1)]
-            with m.Case(Step.UPPER_VALUE), m.If(done):
-                load(upper, 2, Step.VALUE)
+                    send(2, Step.UPPER_VALUE)
+            with m.Case(Step.UPPER_VALUE):
+                send(2, Step.VALUE)
                 m.d.sync += self.address.eq(self.address + 1)
-            with m.Case(Step.SCORE), m.If(done):
+            with m.Case(Step.RECORD):
+                send(2, Step.SCORE)
+            with m.Case(Step.SCORE):
                 # A record's beat adds at most 6 bytes to a payload of at most 246.
                 cut = boundary & (length[7] | ~self.result.valid)
                 waits = ~self.result.valid & others_wait
@@ -184,22 +198,22 @@ class LinkSender(wiring.Component):
                 with m.Elif(self.result.valid):
                     m.d.sync += [in_result.eq(1), boundary.eq(0)]
                     if score_size > 2:
-                        load(record.score, 2, Step.UPPER_SCORE)
+                        send(2, Step.UPPER_SCORE)
                     else:
                         m.d.comb += self.result.ready.eq(~record.last)
-                        load(record.score, score_size, Mux(record.last, Step.LABEL, Step.SCORE))
-            if score_size > 2:
-                with m.Case(Step.UPPER_SCORE), m.If(done):
+                        send(score_size, Mux(record.last, Step.LABEL, Step.SCORE))
+            with m.Case(Step.UPPER_SCORE):
+                if score_size > 2:
                     m.d.comb += self.result.ready.eq(~record.last)
-                    then = Mux(record.last, Step.LABEL, Step.SCORE)
-                    load(record.score >> 16, score_size - 2, then)
-            with m.Case(Step.LABEL), m.If(done):
+                    send(score_size - 2, Mux(record.last, Step.LABEL, Step.SCORE))
+            with m.Case(Step.LABEL):
                 m.d.comb += self.result.ready.eq(1)
                 m.d.sync += boundary.eq(1)
-                load(record.label, LABEL_BYTES, Step.SCORE)
-            with m.Case(Step.CHECK), m.If(done):
-                m.d.sync += [draining.eq(1), left.eq(CRC_BYTES), step.eq(Step.CLOSE)]
-            with m.Case(Step.CLOSE), m.If(done & self.o.ready):
+                send(LABEL_BYTES, Step.SCORE)
+            with m.Case(Step.CHECK):
+                m.d.sync += draining.eq(1)
+                send(CRC_BYTES, Step.CLOSE)
+            with m.Case(Step.CLOSE), m.If(self.o.ready):
                 m.d.sync += step.eq(Step.CHOOSE)
         with m.If(self.reset):
             m.d.sync += [step.eq(Step.CHOOSE), left.eq(0), sent_position.eq(0), in_result.eq(0)]

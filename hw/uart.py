@@ -60,22 +60,24 @@ class UartReceiver(wiring.Component):
         rx = Signal(init=1)
         m.submodules.synchronizer = FFSynchronizer(self.rx, rx, init=1)
 
-        # "Receiving" from start edge to stop bit. `left` counts down the samples still to take.
+        # "Receiving" from start edge to stop bit. `left` counts down the samples still to take;
+        # the first comes after half a bit. Counting up to a constant costs the fewest cells.
         receiving = Signal()
         broken = Signal()  # waits for the line to be high after a bad stop bit
         timer = Signal(16)
         left = Signal(range(10))
-        m.d.sync += [self.o.valid.eq(0), self.framing_error.eq(0)]
+        sample = Signal()
+        wait = Mux(left == 9, self.divisor >> 1, self.divisor)
+        m.d.comb += sample.eq(timer == (wait - 1)[:16])
+        m.d.sync += [timer.eq(timer + 1), self.o.valid.eq(0), self.framing_error.eq(0)]
         with m.If(~receiving):
-            m.d.sync += [timer.eq((self.divisor >> 1) - 1), left.eq(9)]
+            m.d.sync += [timer.eq(0), left.eq(9)]
             with m.If(rx):
                 m.d.sync += broken.eq(0)
             with m.Elif(~broken):
                 m.d.sync += receiving.eq(1)
-        with m.Elif(timer != 0):
-            m.d.sync += timer.eq(timer - 1)
-        with m.Else():
-            m.d.sync += [timer.eq(self.divisor - 1), left.eq(left - 1)]
+        with m.Elif(sample):
+            m.d.sync += [timer.eq(0), left.eq(left - 1)]
             with m.If(left == 0):
                 m.d.sync += [
                     receiving.eq(0),
@@ -117,21 +119,20 @@ class UartTransmitter(wiring.Component):
         levels = Signal(9, init=0x1FF)
         left = Signal(range(11))
         timer = Signal(16)
-        bit_done = timer == 0
+        bit_done = timer == (self.divisor - 1)[:16]
+        m.d.sync += timer.eq(timer + 1)
         m.d.comb += self.i.ready.eq((left == 0) | ((left == 1) & bit_done))
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 self.tx.eq(0),
                 levels.eq(Cat(self.i.payload, 1)),
                 left.eq(10),
-                timer.eq(self.divisor - 1),
+                timer.eq(0),
             ]
-        with m.Elif(left != 0):
-            m.d.sync += timer.eq(timer - 1)
-            with m.If(bit_done):
-                m.d.sync += [
-                    timer.eq(self.divisor - 1),
-                    left.eq(left - 1),
-                    Cat(self.tx, levels).eq(Cat(levels, 1)),
-                ]
+        with m.Elif((left != 0) & bit_done):
+            m.d.sync += [
+                timer.eq(0),
+                left.eq(left - 1),
+                Cat(self.tx, levels).eq(Cat(levels, 1)),
+            ]
         return m
