@@ -34,7 +34,7 @@ __all__ = ["BundleMethods", "NetworkMethods", "PlannedNetwork"]
 
 
 class NetworkMethods:
-    """What a `Network` can be asked to do."""
+    """What a `Network` can be asked to do; mixed into it."""
 
     def predict(self: Network, images: np.ndarray) -> np.ndarray:
         """Labels int64 (N,) of images (N, *shape), exactly as the hardware gives them."""
@@ -133,7 +133,7 @@ class PlannedNetwork:
 
 
 class BundleMethods:
-    """What a `Bundle` can be asked to do."""
+    """What a `Bundle` can be asked to do; mixed into it."""
 
     def build(self: Bundle, **options: Any) -> BuildResult:
         """Make the bitstream; options as `gen.build.build`."""

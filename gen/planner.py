@@ -88,9 +88,11 @@ class _Site:
 
     @classmethod
     def choose(cls, board: str | None, device: str | None, clock_hz: float | None) -> "_Site":
-        if (board is None) == (device is None):
-            raise PlanError("Name either a board or a device, e.g. board icebreaker")
+        if board is not None and device is not None:
+            raise PlanError("Name either a board or a device, not both")
         if board is None:
+            if device is None:
+                raise PlanError("Name either a board or a device, e.g. board icebreaker")
             found = get_device(device)
             return cls(None, found, clock_hz or found.clock_hz)
         known = get_board(board)
@@ -126,6 +128,7 @@ class _Planner:
         self.overrides = overrides
         self.family = site.device.family.name
         self.room = resources.capacity(site.device) - resources.shell(self.family)
+        self.search: Search
         if relative is not None and relative.family == self.family:
             self.search = relative.search.within(self.room)
         else:

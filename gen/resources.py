@@ -8,7 +8,7 @@ fit and its error.
 """
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from xnorforge.gen.assembly import core_parts
@@ -101,8 +101,8 @@ class _Model:
 
 
 _MODELS = {
-    "ice40": _Model(2.6, 0.3, 1.3, 60, 60, 45, 3.0, 45, 1100, 700, 4, True),
-    "ecp5": _Model(2.5, 0.3, 1.3, 70, 60, 45, 3.0, 45, 1100, 700, 2, False),
+    "ice40": _Model(2.6, 0.3, 1.3, 80, 30, 55, 3.0, 30, 1650, 850, 3, True),
+    "ecp5": _Model(2.5, 0.3, 1.3, 70, 30, 45, 3.0, 30, 1600, 850, 2, False),
 }
 
 
@@ -172,7 +172,7 @@ def _memory(config: StoreConfig) -> Resources:
     return used + _column(rest, config.depth, config.kind, config.family) if rest else used
 
 
-@lru_cache(maxsize=None)
+@cache
 def _column(bits: int, depth: int, kind: str, family: str) -> Resources:
     """One memory column, at most as wide as the family's."""
     config = StoreConfig(bits, depth, kind, family)

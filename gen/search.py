@@ -8,11 +8,10 @@ Cost is a share of the device: cells used / cells there + blocks used / blocks t
 term is weighted up or down when one of the two would run out.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -83,8 +82,8 @@ class Search:
             family=family,
         )
         self._widths = [self._useful(index) for index in range(len(network.layers))]
-        self._fold = lru_cache(maxsize=None)(self._make_fold)
-        self._converter = lru_cache(maxsize=None)(resources.converter)
+        self._fold = cache(self._make_fold)
+        self._converter = cache(resources.converter)
 
     def within(self, capacity: Resources) -> "Search":
         """The same folds for another device of the family."""
@@ -147,19 +146,17 @@ class Search:
         rows, columns, planes = self._widths[index]
         for pe, pl in product(rows, planes):
             first = 0
-            if interval is not None:
-                first = bisect_left(
-                    columns,
-                    -interval,
-                    key=lambda simd, pe=pe, pl=pl: -self._cycles(index, pe, simd, pl),
-                )
+            while interval is not None and self._cycles(index, pe, columns[first], pl) > interval:
+                first += 1
+                if first == len(columns):
+                    break
             for simd in columns[first : first + _WIDER]:
                 yield self._fold(index, pe, simd, pl)
 
     def _make_fold(self, index: int, pe: int, simd: int, pl: int) -> _Fold:
         layer = self.network.layers[index]
         fixed = self.overrides.get(layer.name, {})
-        shape = {
+        shape: dict[str, Any] = {
             "rows": layer.rows,
             "columns": layer.columns,
             "input_kind": layer.source.kind,
@@ -169,7 +166,7 @@ class Search:
             "simd": simd,
             "pl": pl,
         }
-        kinds = {field: fixed.get(field, "lut") for field in STORE_FIELDS}
+        kinds: dict[str, Any] = {field: fixed.get(field, "lut") for field in STORE_FIELDS}
         config = MvuConfig(**shape, **kinds, family=self.family)
         stores = tuple(
             {
@@ -194,7 +191,8 @@ class Search:
         """The cheapest folds of a layer that are fast enough, their stores chosen."""
         found = []
         for fold in self._fast_enough(index, interval):
-            used, kinds = fold.engine, {}
+            used = fold.engine
+            kinds: dict[str, Any] = {}
             for field, options in zip(STORE_FIELDS, fold.stores, strict=True):
                 kinds[field] = min(options, key=lambda k: self._price(options[k], weight))
                 used = used + options[kinds[field]]

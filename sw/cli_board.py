@@ -21,7 +21,7 @@ def boards(as_json: bool) -> None:
     """List the boards with device, resources and links."""
     from xnorforge.gen.boards import BOARDS
 
-    items = [
+    items: list[dict[str, Any]] = [
         {
             "name": name,
             "title": board.title,
