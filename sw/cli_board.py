@@ -61,6 +61,8 @@ def doctor(quick: bool, as_json: bool) -> None:
 
     Exits with 2 if anything is missing.
     """
+    from rich.markup import escape
+
     from xnorforge.gen.doctor import examine
 
     with steps("Looking around") as say:
@@ -73,8 +75,8 @@ def doctor(quick: bool, as_json: bool) -> None:
             (
                 "[green]ok[/]" if check.ok else "[red]missing[/]",
                 check.area,
-                check.name,
-                check.detail if check.ok else f"{check.detail}: {check.fix}",
+                escape(check.name),
+                escape(check.detail if check.ok else f"{check.detail}: {check.fix}"),
                 "" if check.ok else check.needed_for,
             )
             for check in checks

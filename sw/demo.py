@@ -80,12 +80,18 @@ def run_demo(
     # A faulty demonstration is about being caught: it has no use for a bitstream.
     with _building(bundle if bitstream and fault is None else None) as finish:
         outcome = _check(bundle, images, labels, fault)
-        outcome.build = finish()
+        failure = None
+        try:
+            outcome.build = finish()
+        except ToolError as error:  # said after the summary, which stands without a bitstream
+            failure = error
     outcome.seconds = time.monotonic() - started
     if as_json:
         emit(_as_json(outcome))
     else:
         _print(outcome, len(images))
+    if failure is not None:
+        raise failure
     return 0 if outcome.passed else 1
 
 

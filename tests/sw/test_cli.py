@@ -240,3 +240,16 @@ def test_interrupt_of_a_command_is_clean(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys.modules["xnorforge.gen.load"], "load", interrupted)
     assert run(["inspect", MODEL]) == 130
     assert capsys.readouterr().err.strip().endswith("Interrupted")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_demo_says_what_the_comparer_says(tmp_path, capsys) -> None:
+    arguments = ["demo", "--no-bitstream", "-o", str(tmp_path / "demo"), "--json"]
+    assert run(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] and found["word"] == "EXACT"
+    assert all(level["passed"] for level in found["verify"])
+    assert run([*arguments, "--inject-fault"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["passed"] and found["word"] == "MISMATCH" and found["fault"]
