@@ -20,6 +20,7 @@ from xnorforge.sim.verilator import build_cocotb, environment, run_child
 
 __all__ = ["CorePass", "CoreRun", "image_stream", "run_core"]
 
+_PORTS = ("clk", "rst", "image_*", "result_*", "config_*", "register_*", "flush")
 _MAX_PERIOD = 64  # frames after which a steady pattern of intervals must have come round
 
 
@@ -86,7 +87,7 @@ def run_core(
     timeout_cycles: without a transfer for so long, the core is stuck; later passes are left out.
     Raises ToolError when the simulation does not build or run.
     """
-    model = build_cocotb([verilog], "xnorforge_core", progress=progress)
+    model = build_cocotb([verilog], "xnorforge_core", _PORTS, progress=progress)
     beats = image_stream(network, lanes, images)
     with tempfile.TemporaryDirectory(prefix="xnorforge-") as temporary:
         folder = Path(temporary)
