@@ -11,23 +11,15 @@ of carry chain do the work that a tree of plain sums needs more cells for.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["PIPELINES", "STRUCTURES", "Cost", "Popcount", "PopcountConfig"]
+__all__ = ["PIPELINES", "STRUCTURES", "Popcount", "PopcountConfig"]
 
 STRUCTURES = ("carry", "lut", "plain")
 PIPELINES = ("none", "output", "half", "full")
-
-
-class Cost(NamedTuple):
-    """Predicted size: packed logic cells of the family, and flip-flops among or beside them."""
-
-    cells: int
-    flip_flops: int
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,10 @@ class PopcountConfig:
     width : int
         Bits counted, at least 1.
     structure : str
-        `"carry"`: full adders and ripple adders with a raw bit in every carry-in. `"plain"`: a
-        tree of `+`, left to the synthesiser; the checked baseline.
+        `"carry"`: leaves in LUTs, then carry chains with a raw bit in every carry-in; smallest
+        on iCE40. `"lut"`: the same tree, all of it full adders in LUTs; smallest on ECP5, where
+        nextpnr adds four cells to every chain. `"plain"`: a tree of `+`, left to the
+        synthesiser; the checked baseline.
     pipeline : str
         Where registers are: `"none"` (combinational), `"output"`, `"half"` (after every second
         adder level, counted from the output), `"full"` (after the leaves and after every adder).

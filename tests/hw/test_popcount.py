@@ -167,10 +167,18 @@ def test_netlist_check_catches_a_dropped_bit(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("family", "structure"), [("ice40", "carry"), ("ecp5", "lut")])
+def test_netlist_of_256_bits_equals_reference(family, structure, tmp_path):
+    config = PopcountConfig(256, structure, "none")
+    words = random_words(256, 100)
+    assert_counts(config, words, netlist_counts(Popcount(config=config), family, words, tmp_path))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["ice40", "ecp5"])
 @pytest.mark.parametrize("structure", STRUCTURES)
-@pytest.mark.parametrize("pipeline", PIPELINES)
-@pytest.mark.parametrize("width", [1, 7, 31, 64, 100, 256])
+@pytest.mark.parametrize("pipeline", ["none", "half", "full"])
+@pytest.mark.parametrize("width", [1, 64, 100])
 def test_netlist_equals_reference_everywhere(width, pipeline, structure, family, tmp_path):
     config = PopcountConfig(width, structure, pipeline)
     words = random_words(width, 100)
