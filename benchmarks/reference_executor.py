@@ -75,6 +75,7 @@ def main() -> None:
 def measure(threads: int, batches: list[int]) -> list[dict]:
     """One row a batch size, in this process."""
     import torch
+
     from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
     from xnorforge.sim.reference import Executor
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
+
 from xnorforge.gen.errors import ModelError
 from xnorforge.gen.network import Dense, Network
 
