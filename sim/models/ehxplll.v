@@ -2,6 +2,8 @@
 // Simulation model of the ECP5 PLL: the clock passes through, LOCK rises after 8 cycles.
 // The frequency is not modelled: a simulated board counts cycles, not seconds.
 
+// verilator lint_off UNUSEDPARAM
+// verilator lint_off UNUSEDSIGNAL
 module EHXPLLL #(
     parameter PLLRST_ENA = "DISABLED",
     parameter INTFB_WAKE = "DISABLED",

@@ -2,6 +2,8 @@
 // Simulation models of the iCE40 PLLs: the clock passes through, LOCK rises after 8 cycles.
 // The frequency is not modelled: a simulated board counts cycles, not seconds.
 
+// verilator lint_off UNUSEDPARAM
+// verilator lint_off UNUSEDSIGNAL
 module SB_PLL40_CORE #(
     parameter FEEDBACK_PATH = "SIMPLE",
     parameter [3:0] DIVR = 0,
