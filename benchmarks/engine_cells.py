@@ -161,23 +161,19 @@ def measure_clocks(quick: bool) -> list[dict[str, Any]]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The tables of docs/blocks/engine.md."""
-    lines = []
-    titles = {"neuron": ("popcount and threshold", "bits"), "element": ("element", "SIMD")}
-    for circuit, (title, size) in titles.items():
-        lines += [
-            f"| {title} | family | structure | pipeline | cells | FF beside | cells per {size} |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for row in report["cells"]:
-            if row["circuit"] == circuit:
-                beside = "in the cells" if row["flip_flops"] is None else row["flip_flops"]
-                lines.append(
-                    f"| {row['size']} | {row['family']} | {row['structure']} | {row['pipeline']} "
-                    f"| {row['cells']} | {beside} | {row['per']:.2f} |"
-                )
-        lines.append("")
-    lines += ["| popcount | family | structure | pipeline | latency | Fmax MHz |"]
+    """The tables of docs/blocks/engine.md: cells, flip-flops beside them, cells per bit or MAC."""
+    table: dict[tuple[Any, ...], dict[str, str]] = {}
+    for row in report["cells"]:
+        key = (row["circuit"], row["size"], row["family"], row["pipeline"])
+        beside = "" if row["flip_flops"] is None else f" + {row['flip_flops']} FF"
+        text = f"{row['cells']}{beside}: **{row['per']:.2f}**"
+        table.setdefault(key, {})[row["structure"]] = text
+    lines = [f"| circuit | size | family | pipeline | {' | '.join(STRUCTURES)} |"]
+    lines += ["|---" * (4 + len(STRUCTURES)) + "|"]
+    for key in sorted(table, key=lambda key: (key[0], key[2], key[3], key[1]), reverse=True):
+        cells = [*map(str, key), *(table[key][structure] for structure in STRUCTURES)]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| bits | family | structure | pipeline | latency | Fmax MHz |"]
     lines += ["|---|---|---|---|---|---|"]
     for row in report["clocks"]:
         lines.append(
