@@ -136,7 +136,7 @@ def load_board(path: Path) -> Board:
         value = item[field]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise wrong(field, f"must be {words}, not {value!r}")
-        if kind is int and value <= 0:
+        if isinstance(value, int) and kind is int and value <= 0:
             raise wrong(field, f"must be positive, not {value}")
     if item["device"] not in DEVICES:
         raise wrong("device", f"must be one of {', '.join(DEVICES)}, not {item['device']!r}")

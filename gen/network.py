@@ -58,7 +58,7 @@ class ValueType:
     @property
     def high(self) -> int:
         """Largest value."""
-        return {"bit": 1, "uint": (1 << self.bits) - 1, "int": (1 << (self.bits - 1)) - 1}[self.kind]
+        return {"bit": 1, "uint": (1 << self.bits) - 1, "int": ~self.low}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,8 @@ class Head:
     offset: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        if (self.scale is None) != (self.offset is None):
+            raise ModelError("A head needs both a scale and an offset, or neither")
         if self.tie not in ("first", "last"):
             raise ModelError(f"Head tie rule must be 'first' or 'last', not {self.tie!r}")
 
@@ -243,7 +245,7 @@ class Network(NetworkMethods):
                     "output": "scores" if layer.thresholds is None else "bits",
                 }
             )
-        if self.head.scale is not None:
+        if self.head.scale is not None and self.head.offset is not None:
             arrays["head_scale"], arrays["head_offset"] = self.head.scale, self.head.offset
         description = {
             "format": FORMAT_VERSION,
@@ -300,7 +302,7 @@ class Network(NetworkMethods):
         text = json.dumps(description, indent=1, sort_keys=True) + "\n"
         (folder / "network.json").write_text(text)
         # np.savez stamps every member 1980-01-01, so equal arrays give equal bytes.
-        np.savez(folder / "network.npz", **arrays)
+        np.savez(folder / "network.npz", allow_pickle=False, **arrays)
 
     @classmethod
     def restore(cls, folder: Path) -> "Network":

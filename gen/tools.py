@@ -125,10 +125,8 @@ def find_tool(name: str) -> Tool:
                 name, recipe.package, version, (str(path),), _binary_environment(name, path, folder)
             )
         child = _CHILD + (_CHILD_YOWASP if recipe.entry else _CHILD_PYOSYS)
-        command = (sys.executable, "-c", child)
-        if recipe.entry:
-            command += (recipe.entry,)
-        return Tool(name, recipe.package, version, command)
+        entry = (recipe.entry,) if recipe.entry else ()
+        return Tool(name, recipe.package, version, (sys.executable, "-c", child, *entry))
     extra = _RECIPES[name][0].extra
     raise ToolError(f"{name} is not installed: pip install 'xnorforge[{extra}]'")
 

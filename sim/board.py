@@ -87,7 +87,8 @@ class VirtualBoard:
             text=True,
             env=environment(),
         )
-        line = self._process.stdout.readline()
+        self._output = self._process.stdout
+        line = self._output.readline() if self._output else ""
         if not line:
             _, error = self._process.communicate()
             raise ToolError(f"The virtual board did not start: {error.strip()}")
@@ -113,7 +114,7 @@ class VirtualBoard:
 
         A second call does nothing.
         """
-        if self._process.stdout.closed:
+        if self._output is None or self._output.closed:
             return {}
         self._process.terminate()
         try:

@@ -54,7 +54,7 @@ async def stream_images(dut) -> None:
         rows = chosen.reshape(-1, beats.shape[2])
         words = [int.from_bytes(row.tobytes(), "little") for row in rows]
         found = await _Pass(dut, edge, job, item, words, folder).run()
-        np.savez(folder / f"{item['name']}.npz", **found)
+        np.savez(folder / f"{item['name']}.npz", allow_pickle=False, **found)
         if found["stuck"]:
             break
 
@@ -101,8 +101,8 @@ class _Pass:
             "labels": np.array(self.labels, np.int64),
             "image_cycles": np.array(self.image_cycles, np.int64),
             "label_cycles": np.array(self.label_cycles, np.int64),
-            "first_cycle": np.int64(self.first_cycle),
-            "stuck": np.bool_(stuck),
+            "first_cycle": np.array(self.first_cycle, np.int64),
+            "stuck": np.array(stuck),
         }
 
     async def _stream(self) -> bool:

@@ -153,7 +153,7 @@ class Device:
 
     def _register(self, address: int) -> int:
         shape = self.shape
-        words = {
+        words: dict[int, int] = {
             Register.MAGIC: shape.magic,
             Register.VERSION: shape.version,
             Register.PLAN_HASH: shape.plan_hash,

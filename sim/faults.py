@@ -78,6 +78,8 @@ def _faulty(layer: Dense, kind: str, rng: np.random.Generator) -> tuple[Dense, s
         weights[row, column] *= -1
         what = f"weight [{row}, {column}] has its sign turned"
     elif kind == "threshold":
+        if thresholds is None:
+            raise ValueError(f"Layer {layer.name!r} has no thresholds to change")
         step = -1 if thresholds[row] > layer.dot_high else 1
         thresholds[row] += step
         what = f"threshold [{row}] is {thresholds[row]} instead of {thresholds[row] - step}"

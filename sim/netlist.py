@@ -41,9 +41,7 @@ class Netlist:
         header = next(lines).split()
         if header[0] != "aag":
             raise ToolError(f"A netlist must be ASCII AIGER, not a file starting {header[0]!r}")
-        _, variable_count, input_count, latch_count, output_count, and_count = header[:1] + [
-            int(field) for field in header[1:6]
-        ]
+        variable_count, input_count, latch_count, output_count, and_count = map(int, header[1:6])
 
         def rows(count: int) -> list[list[int]]:
             return [[int(field) for field in next(lines).split()] for _ in range(count)]

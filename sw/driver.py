@@ -11,7 +11,7 @@ for each other, and while a `stream` is open other calls are refused.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -169,7 +169,7 @@ class Accelerator:
                 scores, labels = self.manifest.unpack([record])
                 yield Record(index, int(labels[0]), scores[0])
 
-    def _run(self, packed: Iterable[bytes], *, streaming: bool) -> Iterator[bytes]:
+    def _run(self, packed: Iterable[bytes], *, streaming: bool) -> Generator[bytes, None, None]:
         """Packed images to records. Whatever ends it early leaves nothing behind in the link."""
         with self._use(streaming):
             connection, link = self._connection, self._connection.link
