@@ -30,7 +30,7 @@ class CobsDecoder(wiring.Component):
     A zero always ends a frame, so whatever garbage went before, the next frame is read right.
     An empty frame (two zeros) gives nothing.
 
-    Throughput: 1 byte a cycle.  Latency: 1 cycle.  Cost: about 30 LC on iCE40.
+    Throughput: 1 byte a cycle.  Latency: 1 cycle.  Cost: about 50 LC on iCE40.
     Back-pressure: none.
 
     Members
@@ -96,7 +96,7 @@ class CobsEncoder(wiring.Component):
 
     Throughput: 1 beat a cycle and two more cycles a frame in, a byte in 3 cycles out.
     Latency: 4 cycles from the end beat to the first wire byte.
-    Cost: about 85 LC and one 512 x 8 block RAM on iCE40.  Back-pressure: stalls, never drops.
+    Cost: about 130 LC and one 512 x 8 block RAM on iCE40.  Back-pressure: stalls, never drops.
 
     Members
     -------
@@ -162,12 +162,15 @@ class CobsEncoder(wiring.Component):
         # A byte is fetched, registered (block RAM is slow), offered: 3 cycles, and a line has many.
         fetch = Signal()
         fetched = Signal()
+        waiting = Signal()  # a cycle old, while a fetch takes three
         m.d.comb += [
-            fetch.eq((sent != closed) & ~fetched & ~self.o.valid),
+            fetch.eq(waiting & ~fetched & ~self.o.valid),
             read.en.eq(fetch),
             read.addr.eq(sent),
         ]
-        m.d.sync += [sent.eq(sent + fetch), fetched.eq(fetch)]
+        m.d.sync += [fetched.eq(fetch), waiting.eq(sent != closed)]
+        with m.If(fetch):
+            m.d.sync += sent.eq(sent + 1)
         with m.If(fetched):
             m.d.sync += [self.o.payload.eq(read.data), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):

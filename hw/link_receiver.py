@@ -26,6 +26,9 @@ _ACK_STRIDE = 256
 """An acknowledgement also goes out whenever so many bytes have left the ring."""
 
 
+_VERDICTS = ("spoilt", "joins", "refused", "asks", "opens")
+
+
 class LinkReceiver(wiring.Component):
     """Verifies frames and delivers their bytes.
 
@@ -34,8 +37,8 @@ class LinkReceiver(wiring.Component):
     weights share the ring; a frame for the other destination is taken only when it is empty.
 
     Throughput: a beat in 10 cycles in, a byte in 3 cycles out.
-    Latency: 5 cycles from a frame's end to its first byte.
-    Cost: about 300 LC and the ring on iCE40.
+    Latency: 6 cycles from a frame's end to its first byte.
+    Cost: about 300 LC, CRC included, and the ring on iCE40.
     Back-pressure: towards the line none, a frame that does not fit is refused (`BUSY`).
 
     Parameters
@@ -140,10 +143,9 @@ class LinkReceiver(wiring.Component):
             m.d.sync += [good.eq(whole & crc.match & ~beat.bad), seen.eq(0)]
 
     def _judge(self, m) -> None:
-        """Act on a frame the cycle after its end."""
+        """Sort a frame in the cycle after its end, act on it in the next."""
         kind = self._kind
         self._is_load = is_load = Signal()  # the ring's bytes go to config
-        self._first = first = Signal()  # the next of them begins a load
         is_data = Signal()
         # The header came bytes ago, and an empty ring stays empty until a frame is taken: these
         # may be a cycle old.
@@ -162,7 +164,6 @@ class LinkReceiver(wiring.Component):
             ),
         ]
 
-        m.d.sync += self.reset.eq(0)
         with m.If(self.reply_taken):
             m.d.sync += self.reply_kind.eq(0)
         with m.If(self.request.ready):
@@ -176,40 +177,46 @@ class LinkReceiver(wiring.Component):
         with m.If(stride_done & ~stride_was_done & (self.reply_kind == 0)):
             m.d.sync += self.reply_kind.eq(Kind.ACK)
 
-        with m.If(self._ended & ~self._good):
-            m.d.sync += self.bad_frames.eq(self.bad_frames + 1)
-        with m.Elif(self._ended & is_data):
+        spoilt, joins, refused, asks, opens = (Signal(name=name) for name in _VERDICTS)
+        self._restarts = restarts = Signal()
+        whole = self._ended & self._good
+        fits = ours & next_one & ~self._full & may_enter
+        m.d.sync += [
+            spoilt.eq(self._ended & ~self._good),
+            joins.eq(whole & is_data & fits),
+            refused.eq(whole & is_data & ~fits),
+            asks.eq(whole & (kind == Kind.READ)),
+            opens.eq(whole & (kind == Kind.OPEN)),
+            # A repeated OPEN of the running session changes nothing.
+            restarts.eq(whole & (kind == Kind.OPEN) & ~ours),
+        ]
+        with m.If(joins | refused | opens):
             m.d.sync += self.reply_epoch.eq(self._epoch)
-            refused = ~ours | ~next_one | self._full | ~may_enter
-            m.d.sync += self.dropped.eq(self.dropped + refused)
-            with m.If(~ours | ~next_one):
-                m.d.sync += self.reply_kind.eq(Kind.NAK)
-            with m.Elif(refused):
-                m.d.sync += self.reply_kind.eq(Kind.BUSY)
-            with m.Else():
-                m.d.sync += [
-                    self.expected.eq(self._place - CRC_BYTES),
-                    self.reply_kind.eq(Kind.ACK),
-                    is_load.eq(kind != Kind.IMAGE),
-                ]
-                with m.If(kind == Kind.WEIGHTS_BEGIN):
-                    m.d.sync += first.eq(1)
-        with m.Elif(self._ended & (kind == Kind.READ)):
+        with m.If(joins | opens):
+            m.d.sync += self.reply_kind.eq(Kind.ACK)
+        with m.If(refused):
+            m.d.sync += [
+                self.reply_kind.eq(Mux(ours & next_one, Kind.BUSY, Kind.NAK)),
+                self.dropped.eq(self.dropped + 1),
+            ]
+        with m.If(joins):
+            m.d.sync += [
+                self.expected.eq(self._place - CRC_BYTES),
+                is_load.eq(kind != Kind.IMAGE),
+            ]
+        with m.If(spoilt):
+            m.d.sync += self.bad_frames.eq(self.bad_frames + 1)
+        with m.If(asks):
             m.d.sync += [
                 self.request.valid.eq(1),
                 self.request.payload.address.eq(self._position[:8]),
                 self.request.payload.count.eq(self._position[8:]),
                 self.request.payload.epoch.eq(self._epoch),
             ]
-        with m.Elif(self._ended & (kind == Kind.OPEN)):
-            # A repeated OPEN of the running session changes nothing.
-            m.d.sync += [self.reply_epoch.eq(self._epoch), self.reply_kind.eq(Kind.ACK)]
-            with m.If(~ours):
-                m.d.sync += [
-                    self.reset.eq(1),
-                    self.session.eq(self._session),
-                    self.expected.eq(0),
-                ]
+        m.d.sync += self.reset.eq(restarts)
+        with m.If(restarts):
+            m.d.sync += [self.session.eq(self._session), self.expected.eq(0)]
+        self._begins = joins & (kind == Kind.WEIGHTS_BEGIN)
 
     def _deliver(self, m) -> None:
         """The ring's bytes to where they belong: fetched, registered, offered."""
@@ -217,24 +224,29 @@ class LinkReceiver(wiring.Component):
         offered = self._offered
         taken = Mux(self._is_load, self.config.ready, self.image.ready)
         fetch = Signal()
+        waiting = Signal()  # the ring has bytes; a cycle old, while a fetch takes three
         byte = Signal(8)
+        first = Signal()  # the next byte begins a load
         m.d.comb += [
-            fetch.eq((self.consumed != self.expected) & ~self._fetched & ~offered),
+            fetch.eq(waiting & ~self._fetched & ~offered & ~self.reset),
             read.en.eq(fetch),
             read.addr.eq(self.consumed),
             self.image.payload.eq(byte),
             self.image.valid.eq(offered & ~self._is_load),
             self.config.payload.data.eq(byte),
-            self.config.payload.first.eq(self._first),
+            self.config.payload.first.eq(first),
             self.config.valid.eq(offered & self._is_load),
         ]
-        m.d.sync += [self.consumed.eq(self.consumed + fetch), self._fetched.eq(fetch)]
+        m.d.sync += [self._fetched.eq(fetch), waiting.eq(self.consumed != self.expected)]
+        with m.If(fetch):
+            m.d.sync += self.consumed.eq(self.consumed + 1)
         with m.If(self._fetched):
             m.d.sync += [byte.eq(read.data), offered.eq(1)]
         with m.Elif(taken):
             m.d.sync += offered.eq(0)
-        with m.If(self.config.valid & self.config.ready):
-            m.d.sync += self._first.eq(0)
-        with m.If(self._ended & self._good & (self._kind == Kind.OPEN) & ~self._ours):
-            m.d.sync += [self.consumed.eq(0), offered.eq(0), self._first.eq(0)]
-            m.d.sync += self._fetched.eq(0)
+        with m.If(self._begins):
+            m.d.sync += first.eq(1)
+        with m.Elif(self.config.valid & self.config.ready):
+            m.d.sync += first.eq(0)
+        with m.If(self._restarts):
+            m.d.sync += [self.consumed.eq(0), self._fetched.eq(0), offered.eq(0), first.eq(0)]

@@ -85,7 +85,7 @@ class LinkShell(wiring.Component):
     """Bytes to core.
 
     Throughput: a byte in 10 cycles each way.  Latency: an image's first byte reaches the core
-    5 cycles after the end of its frame; a result's frame begins to leave about 9 cycles a
+    6 cycles after the end of its frame; a result's frame begins to leave about 9 cycles a
     byte after its first beat.  Cost: see docs/link.md.
     Back-pressure: stalls the core's results, refuses frames that do not fit, never drops.
 

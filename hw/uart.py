@@ -31,7 +31,7 @@ class UartReceiver(wiring.Component):
     be high before the next start bit is looked for.
 
     Throughput: a byte in 9.5 bits.  Latency: a byte appears 3 clocks after the middle of its
-    stop bit.  Cost: about 40 LC on iCE40 with a constant divisor.
+    stop bit.  Cost: about 45 LC on iCE40 with a constant divisor.
     Back-pressure: none; a byte is valid for one clock.
 
     Members
@@ -68,7 +68,7 @@ class UartReceiver(wiring.Component):
         left = Signal(range(10))
         sample = Signal()
         wait = Mux(left == 9, self.divisor >> 1, self.divisor)
-        m.d.comb += sample.eq(timer == (wait - 1)[:16])
+        m.d.sync += sample.eq(receiving & (timer == (wait - 2)[:16]))
         m.d.sync += [timer.eq(timer + 1), self.o.valid.eq(0), self.framing_error.eq(0)]
         with m.If(~receiving):
             m.d.sync += [timer.eq(0), left.eq(9)]
@@ -97,7 +97,7 @@ class UartTransmitter(wiring.Component):
     """Bytes to line.
 
     Throughput: a byte in exactly 10 bits.  Latency: the start bit begins 1 clock after the
-    transfer.  Cost: about 35 LC on iCE40 with a constant divisor.
+    transfer.  Cost: about 45 LC on iCE40 with a constant divisor.
     Back-pressure: stalls, never drops.
 
     Members
@@ -119,8 +119,12 @@ class UartTransmitter(wiring.Component):
         levels = Signal(9, init=0x1FF)
         left = Signal(range(11))
         timer = Signal(16)
-        bit_done = timer == (self.divisor - 1)[:16]
-        m.d.sync += timer.eq(timer + 1)
+        bit_done = Signal()
+        m.d.sync += bit_done.eq(timer == (self.divisor - 2)[:16])
+        with m.If(left == 0):
+            m.d.sync += timer.eq(0)
+        with m.Else():
+            m.d.sync += timer.eq(timer + 1)
         m.d.comb += self.i.ready.eq((left == 0) | ((left == 1) & bit_done))
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
