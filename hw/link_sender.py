@@ -49,7 +49,8 @@ class LinkSender(wiring.Component):
     to be sent. Nothing is kept for a second sending: the host asks again with the image.
 
     Throughput: a byte in 9 cycles.  Latency: about 100 cycles from a result beat to the close
-    of its frame.  Cost: about 310 LC on iCE40, CRC included.  Back-pressure: stalls the core, never drops.
+    of its frame.  Cost: about 310 LC on iCE40, CRC included.
+    Back-pressure: stalls the core, never drops.
 
     Parameters
     ----------

@@ -97,6 +97,17 @@ class HostLink:
     DeviceFaultError: from `receive`, when the device answers what was never asked.
     """
 
+    # What `_begin_session` sets; positions: 0 <= consumed <= acked <= next <= highest.
+    _opened: bool
+    _out: bytearray
+    _consumed: int
+    _acked: int
+    _next: int
+    _highest: int
+    _credit: float
+    _received: int
+    _record: bytearray
+
     def __init__(self, *, seed: int | None = None) -> None:
         self.records: deque[bytes] = deque()
         self.counts = LinkCounts()
@@ -362,8 +373,10 @@ class HostLink:
     def _begin_session(self) -> None:
         self._opened = False
         self._out = bytearray(b"".join(self._waiting) if self._load is None else self._load)
-        # Positions of the session's data: 0 <= consumed <= acked <= next <= highest.
-        self._consumed = self._acked = self._next = self._highest = 0
+        self._consumed = 0
+        self._acked = 0
+        self._next = 0
+        self._highest = 0
         self._credit = float(self._window)  # bytes that may be sent and not out of the ring
         self._received = 0  # result bytes
         self._record = bytearray()
