@@ -93,7 +93,7 @@ class ConfigHead(wiring.Component):
         # seen a cycle ahead of the byte that caused it.
         m = Module()
         start = Signal()
-        m.submodules.crc = crc = ResetInserter(start)(catalog.CRC32_ISO_HDLC().create())
+        m.submodules.checker = crc = ResetInserter(start)(catalog.CRC32_ISO_HDLC().create())
         valid, byte = Signal(), Signal(8, reset_less=True)
         # Untouched by reset: with a reset value next to its load value its bits would have
         # different set and reset nets, which breaks the carry chain up on iCE40 (23 for 33 MHz).

@@ -102,7 +102,7 @@ class LinkReceiver(wiring.Component):
         self._ended = ended = Signal()
         self._good = good = Signal()
 
-        m.submodules.crc = crc = SerialCrc32()
+        m.submodules.checker = crc = SerialCrc32()
         m.submodules.ring = self._ring = ring = memory.Memory(
             shape=8, depth=self.buffer_bytes, init=[]
         )

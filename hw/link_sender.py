@@ -93,7 +93,7 @@ class LinkSender(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.crc = crc = SerialCrc32()
+        m.submodules.checker = crc = SerialCrc32()
 
         # `word` leaves from its low byte, `left` bytes of it. Each step waits until it has left,
         # loads the next one and names the step after it.

@@ -23,7 +23,7 @@ def _ports(width, depth):
 
 def _memory(m, ports, contents, style):
     """The memory, written from its ports; returns what `read_address` shows, asynchronously."""
-    m.submodules.ram = ram = memory.Memory(contents, attrs={"ram_style": style})
+    m.submodules.cells = ram = memory.Memory(contents, attrs={"ram_style": style})
     write, read = ram.write_port(), ram.read_port(domain="comb")
     m.d.comb += [
         write.en.eq(ports.write_enable),

@@ -42,6 +42,10 @@ ALLOWED_WARNINGS = {
     "UNUSEDSIGNAL": "a component may leave parts of its ports unread",
     "DECLFILENAME": "accelerator.v holds all modules in one file",
     "PROCASSINIT": "registers have power-up values besides their resets",
+    "CASEINCOMPLETE": "yosys gives a case's default by an assignment before it",
+    "WIDTHEXPAND": "yosys leaves the extension of unsigned operands to the language",
+    "WIDTHTRUNC": "yosys writes a comparison with zero as a logical not",
+    "ASCRANGE": "a counter of one value has no bits, which Verilog can only write as [-1:0]",
 }
 """Warnings that generated Verilog may cause, and why; any other fails `lint`."""
 
