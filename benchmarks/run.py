@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""All benchmarks, one after the other, and `docs/results.md` from what they measured.
+
+    python benchmarks/run.py [NAME ...]        (minutes each; a quiet machine gives better seconds)
+
+A benchmark that is not named keeps the table of its last run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PAGE = HERE.parent / "docs" / "results.md"
+
+CHAPTERS = {
+    "bitstreams": (
+        "Bitstreams",
+        "The shipped TFC (784-64-64-64-10, 59,008 weight bits), from ONNX to a packed bitstream. "
+        "Logic cells are nextpnr's: ICESTORM_LC on iCE40, TRELLIS_COMB on ECP5. Fmax is what "
+        "place and route reached, beside it the constraint, which equals the PLL's real output. "
+        "Cycles an image are predicted and equal to simulation. Target `link` is the smallest "
+        "plan that keeps a 1 Mbaud line busy, `min` the smallest of all.",
+    ),
+    "reference_executor": (
+        "Reference executor",
+        "Against float32 PyTorch and NumPy on a network of LFC's size, interleaved in one run.",
+    ),
+    "engine_cells": (
+        "Engine",
+        "Packed cells of popcounts with a threshold and of processing elements, from the Verilog "
+        "that the components emit.",
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CHAPTERS))
+    names = parser.parse_args().names or list(CHAPTERS)
+    for name in names:
+        if name not in CHAPTERS:
+            parser.error(f"benchmark must be one of {', '.join(CHAPTERS)}, not {name!r}")
+    RESULTS.mkdir(exist_ok=True)
+    for name in names:
+        print(f"== {name}", flush=True)
+        subprocess.run([sys.executable, HERE / f"{name}.py", "--out", RESULTS], check=True)
+    PAGE.write_text(page())
+    print(f"{PAGE.relative_to(HERE.parent)} written")
+
+
+def page() -> str:
+    """The page, with a chapter for each benchmark that has a table."""
+    parts = [
+        "# Results\n",
+        "Measured by `make bench`, which writes this page. Seconds are those of one machine of "
+        "2 cores, which other work shared at times; cells, cycles and clock rates do not "
+        "depend on it.\n",
+    ]
+    for name, (title, words) in CHAPTERS.items():
+        table = RESULTS / f"{name}.md"
+        if table.is_file():
+            parts.append(f"## {title}\n\n{words} `python benchmarks/{name}.py`\n")
+            body = table.read_text().strip()
+            parts.append("\n".join(x for x in body.splitlines() if not x.startswith("# ")).strip())
+            parts.append("")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()
