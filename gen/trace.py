@@ -227,9 +227,9 @@ def _run_source(
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     model = _standard(file, graph, wanted).SerializeToString()
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        runtime = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         rows = [
-            session.run(wanted, {graph.input_name: image.reshape(graph.input_shape)})
+            runtime.run(wanted, {graph.input_name: image.reshape(graph.input_shape)})
             for image in feed
         ]
     except Exception as error:  # onnxruntime raises kinds of its own

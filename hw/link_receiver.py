@@ -51,9 +51,9 @@ class LinkReceiver(wiring.Component):
     image : Out(stream.Signature(8))
     config : Out(stream.Signature(ConfigByte))
     reset : Out(1)
-        High for one cycle when a session begins: everything on the way is void.
-    session, expected, consumed : Out(8), Out(16), Out(16)
-        Session, next position, bytes that left the ring.
+        High for one cycle when a lease begins: everything on the way is void.
+    lease, expected, consumed : Out(8), Out(16), Out(16)
+        Lease, next position, bytes that left the ring.
     reply_kind, reply_epoch : Out(4), Out(4)
         ACK, NAK or BUSY to be sent, 0 for none, and the epoch to echo.
     reply_taken : In(1)
@@ -71,7 +71,7 @@ class LinkReceiver(wiring.Component):
                 "image": Out(stream.Signature(8)),
                 "config": Out(stream.Signature(ConfigByte)),
                 "reset": Out(1),
-                "session": Out(8),
+                "lease": Out(8),
                 "expected": Out(16),
                 "consumed": Out(16),
                 "reply_kind": Out(4),
@@ -94,7 +94,7 @@ class LinkReceiver(wiring.Component):
         """Take a frame apart: header into registers, payload behind `expected` in the ring."""
         self._kind = kind = Signal(4)
         self._epoch = epoch = Signal(4)
-        self._session = session = Signal(8)
+        self._lease = lease = Signal(8)
         self._position = position = Signal(16)
         self._place = place = Signal(16)  # where the next payload byte goes
         self._full = full = Signal()  # a payload byte found no room
@@ -128,7 +128,7 @@ class LinkReceiver(wiring.Component):
                 with m.Case(0):
                     m.d.sync += Cat(epoch, kind).eq(beat.data)
                 with m.Case(1):
-                    m.d.sync += session.eq(beat.data)
+                    m.d.sync += lease.eq(beat.data)
                 with m.Case(2):
                     m.d.sync += position[:8].eq(beat.data)
                 with m.Case(3):
@@ -156,7 +156,7 @@ class LinkReceiver(wiring.Component):
             is_data.eq(
                 (kind == Kind.IMAGE) | (kind == Kind.WEIGHTS) | (kind == Kind.WEIGHTS_BEGIN)
             ),
-            ours.eq(self._session == self.session),
+            ours.eq(self._lease == self.lease),
             next_one.eq(self._position == self.expected),
             may_enter.eq(
                 ((self.expected == self.consumed) & ~fetched & ~offered)
@@ -187,7 +187,7 @@ class LinkReceiver(wiring.Component):
             refused.eq(whole & is_data & ~fits),
             asks.eq(whole & (kind == Kind.READ)),
             opens.eq(whole & (kind == Kind.OPEN)),
-            # A repeated OPEN of the running session changes nothing.
+            # A repeated OPEN of the running lease changes nothing.
             restarts.eq(whole & (kind == Kind.OPEN) & ~ours),
         ]
         with m.If(joins | refused | opens):
@@ -215,7 +215,7 @@ class LinkReceiver(wiring.Component):
             ]
         m.d.sync += self.reset.eq(restarts)
         with m.If(restarts):
-            m.d.sync += [self.session.eq(self._session), self.expected.eq(0)]
+            m.d.sync += [self.lease.eq(self._lease), self.expected.eq(0)]
         self._begins = joins & (kind == Kind.WEIGHTS_BEGIN)
 
     def _deliver(self, m) -> None:

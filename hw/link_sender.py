@@ -59,7 +59,7 @@ class LinkSender(wiring.Component):
     Members
     -------
     result : In(stream.Signature(result_layout(score_bits)))
-    session, expected, consumed : In(8), In(16), In(16)
+    lease, expected, consumed : In(8), In(16), In(16)
     reply_kind, reply_epoch : In(4), In(4)
     reply_taken : Out(1)
     request : In(stream.Signature(ReadRequest))
@@ -77,7 +77,7 @@ class LinkSender(wiring.Component):
         super().__init__(
             {
                 "result": In(stream.Signature(result_layout(score_bits))),
-                "session": In(8),
+                "lease": In(8),
                 "expected": In(16),
                 "consumed": In(16),
                 "reply_kind": In(4),
@@ -137,7 +137,7 @@ class LinkSender(wiring.Component):
         kind = Mux(replies, self.reply_kind, Mux(reads, Kind.VALUES, Kind.RESULT))
         epoch = Mux(replies, self.reply_epoch, Mux(reads, request.epoch, 0))
         words = {
-            (Step.CHOOSE,): Cat(epoch, kind, self.session),
+            (Step.CHOOSE,): Cat(epoch, kind, self.lease),
             (Step.EXPECTED,): self.expected,
             (Step.CONSUMED,): self.consumed,
             (Step.SENT, Step.RECORD): sent_position,

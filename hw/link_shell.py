@@ -139,7 +139,7 @@ class LinkShell(wiring.Component):
         wiring.connect(m, encoder.o, wiring.flipped(self.o))
         m.d.comb += [
             decoder.spoilt.eq(self.spoilt),
-            sender.session.eq(receiver.session),
+            sender.lease.eq(receiver.lease),
             sender.expected.eq(receiver.expected),
             sender.consumed.eq(receiver.consumed),
             sender.reply_kind.eq(receiver.reply_kind),

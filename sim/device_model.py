@@ -51,7 +51,7 @@ class Device:
     weights_digest: int = 0
     slots: int | None = None
     garble_digest: bool = False
-    session: int = 0
+    lease: int = 0
 
     def __post_init__(self) -> None:
         self.valid = True
@@ -63,8 +63,8 @@ class Device:
     def power_cycle(self) -> None:
         self._open(0)
 
-    def _open(self, session: int) -> None:
-        self.session = session
+    def _open(self, lease: int) -> None:
+        self.lease = lease
         self.expected = self.consumed = self.sent = 0
         self.ring, self.image = bytearray(), bytearray()
         self.queue: list[bytes] = []
@@ -84,14 +84,14 @@ class Device:
             address, count = frame.position & 255, frame.position >> 8
             words = [self._register(address + k).to_bytes(4, "little") for k in range(count)]
             position = frame.position
-            return encode(Frame(Kind.VALUES, frame.epoch, self.session, position, b"".join(words)))
+            return encode(Frame(Kind.VALUES, frame.epoch, self.lease, position, b"".join(words)))
         if kind is Kind.OPEN:
-            if frame.session != self.session:
-                self._open(frame.session)
+            if frame.lease != self.lease:
+                self._open(frame.lease)
             return self._reply(Kind.ACK, frame.epoch)
         if kind not in (Kind.IMAGE, Kind.WEIGHTS, Kind.WEIGHTS_BEGIN):
             return b""
-        if frame.session != self.session or frame.position != self.expected & 0xFFFF:
+        if frame.lease != self.lease or frame.position != self.expected & 0xFFFF:
             self.misfits += 1
             return self._reply(Kind.NAK, frame.epoch)
         mode = Kind.IMAGE if kind is Kind.IMAGE else Kind.WEIGHTS
@@ -109,7 +109,7 @@ class Device:
     def _reply(self, kind: Kind, epoch: int) -> bytes:
         where = (self.consumed & 0xFFFF, self.sent & 0xFFFF)
         payload = b"".join(position.to_bytes(2, "little") for position in where)
-        return encode(Frame(kind, epoch, self.session, self.expected, payload))
+        return encode(Frame(kind, epoch, self.lease, self.expected, payload))
 
     def _drain(self) -> None:
         """Ring to core, as far as the core takes it."""
@@ -143,7 +143,7 @@ class Device:
             self._drain()
             for start in range(0, len(record), 200):
                 part = record[start : start + 200]
-                out += encode(Frame(Kind.RESULT, 0, self.session, self.sent, part))
+                out += encode(Frame(Kind.RESULT, 0, self.lease, self.sent, part))
                 self.sent += len(part)
             self.frames += 1
             self.busy_cycles += 100

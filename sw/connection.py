@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A connection that repairs itself: port, session, plan and weights as the driver wants them."""
+"""A connection that repairs itself: port, lease, plan and weights as the driver wants them."""
 
 import time
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class Connection:
             self._transport = None
 
     def start(self, *, load_always: bool = False) -> None:
-        """Open the port; make sure of device, plan and weights; begin a session."""
+        """Open the port; make sure of device, plan and weights; begin a lease."""
         self._transport = self._connect()
         try:
             self._meet()
@@ -94,7 +94,7 @@ class Connection:
             ) from error
 
     def prepare(self) -> None:
-        """Be in a session for images, whatever the last call left behind."""
+        """Be in a lease for images, whatever the last call left behind."""
         self.touch()
         if self._transport is None:
             self._reconnect(TransportLost("closed"))
@@ -184,7 +184,7 @@ class Connection:
         link.configure(self._manifest.record_bytes, identity.buffer_bytes, identity.window_bytes)
 
     def _establish(self) -> None:
-        """Begin a session and look in it, where no other host can interfere, at plan and weights.
+        """Begin a lease and look in it, where no other host can interfere, at plan and weights.
 
         Only then do images go out.
         """

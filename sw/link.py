@@ -4,7 +4,7 @@
     images --> [waiting for a result] --> frames --> line --> ... --> line --> frames --> records
 
 Every image is kept until its result has come. What the line damages is sent again: data from the
-position the device names (go-back-N); a lost result by a new session that begins with its image.
+position the device names (go-back-N); a lost result by a new lease that begins with its image.
 """
 
 import random
@@ -26,7 +26,7 @@ __all__ = ["Deframer", "HostLink", "LinkCounts", "encode"]
 
 PROBE_S = 0.05  # first wait before the device is asked where it stands; doubles
 MAX_PROBE_S = 1.0
-SILENCE_S = 3.0  # an open session that gives no sign so long is begun anew
+SILENCE_S = 3.0  # an open lease that gives no sign so long is begun anew
 _LONGEST = 512  # bytes without a zero that are still kept
 
 
@@ -70,26 +70,26 @@ class LinkCounts:
     payload_resent: int = 0
     bad_frames: int = 0
     went_back: int = 0
-    sessions: int = 0
+    leases: int = 0
 
 
 class HostLink:
-    """One end of a session, begun anew whenever that is needed.
+    """One end of a lease, begun anew whenever that is needed.
 
     The owner calls `transmit` for bytes to write and `receive` with what was read, often enough,
     with a clock of its own. Images go in by `submit`, records come out of `records`, in order.
 
     Parameters
     ----------
-    seed : for the choice of session numbers; None for a random one.
+    seed : for the choice of lease numbers; None for a random one.
 
     Attributes
     ----------
     records: result records, oldest first; the owner takes them out.
     values: registers that were asked for, None until they have come.
     heard_at, progress_at: when the device last gave a sign; when it last took or gave data.
-    stranded: the device has left the session (another host, a reset) or fallen silent: make sure
-        that it is still the same device with the same weights, in a new session.
+    stranded: the device has left the lease (another host, a reset) or fallen silent: make sure
+        that it is still the same device with the same weights, in a new lease.
     counts: LinkCounts.
 
     Raises
@@ -97,7 +97,7 @@ class HostLink:
     DeviceFaultError: from `receive`, when the device answers what was never asked.
     """
 
-    # What `_begin_session` sets; positions: 0 <= consumed <= acked <= next <= highest.
+    # What `_begin_lease` sets; positions: 0 <= consumed <= acked <= next <= highest.
     _opened: bool
     _out: bytearray
     _consumed: int
@@ -118,12 +118,12 @@ class HostLink:
         self._buffer = self._window = 1024
         self._waiting: deque[bytes] = deque()  # images without a result
         self._load: bytes | None = None
-        self._session = 0
-        self._device_session = 0
+        self._lease = 0
+        self._device_lease = 0
         self._epoch = 0
         self._held = False
         self.stranded = False
-        self._begin_session()
+        self._begin_lease()
         self._timer = self._awake_at = 0.0
         self._probe = PROBE_S
         self._request: tuple[int, int] | None = None
@@ -139,24 +139,24 @@ class HostLink:
         self._window = max(buffer_bytes, min(window_bytes, MAX_WINDOW_BYTES))
 
     def open(self, now: float, *, load: bytes | None = None, held: bool = False) -> None:
-        """Begin a session that sends the images waiting, or with `load` loads weights.
+        """Begin a lease that sends the images waiting, or with `load` loads weights.
 
         held: send no data before `release`, to look at registers that no other host can change.
         """
-        session = self._session
-        while session in (0, self._session, self._device_session):
-            session = self._random.randrange(1, 256)
-        self._session = session
+        lease = self._lease
+        while lease in (0, self._lease, self._device_lease):
+            lease = self._random.randrange(1, 256)
+        self._lease = lease
         self._load = load
         self._held = held
         self.stranded = False
-        self._begin_session()
-        self.counts.sessions += 1
+        self._begin_lease()
+        self.counts.leases += 1
         self._awake_at = self._timer = now
         self._probe = PROBE_S
 
     def release(self) -> None:
-        """Let the data of a held session go."""
+        """Let the data of a held lease go."""
         self._held = False
 
     def submit(self, image: bytes) -> None:
@@ -165,18 +165,18 @@ class HostLink:
         self._out += image
 
     def drop(self) -> None:
-        """Forget images and session; the next use begins with `open`."""
+        """Forget images and lease; the next use begins with `open`."""
         self._waiting.clear()
         self.records.clear()
         self.detach()
 
     def detach(self) -> None:
-        """Leave the session but keep the images."""
-        if self._session:
-            self._session, self._device_session = 0, self._session
+        """Leave the lease but keep the images."""
+        if self._lease:
+            self._lease, self._device_lease = 0, self._lease
         self._load = self._request = None
         self.stranded = False
-        self._begin_session()
+        self._begin_lease()
 
     def touch(self, now: float) -> None:
         """The owner was away: silence counts from here."""
@@ -205,17 +205,17 @@ class HostLink:
 
     @property
     def takes_images(self) -> bool:
-        """A session for images runs."""
+        """A lease for images runs."""
         return self._opened and not self.stranded and self._load is None
 
     @property
     def opened(self) -> bool:
-        """The device is in the session."""
+        """The device is in the lease."""
         return self._opened
 
     @property
     def delivered(self) -> bool:
-        """All data of the session has reached the core."""
+        """All data of the lease has reached the core."""
         return self._opened and not self._out and self._consumed == self._acked
 
     # --- out ------------------------------------------------------------------------------------
@@ -230,11 +230,11 @@ class HostLink:
             self._restart_timer(now)
         if self.stranded:
             pass
-        elif self._session and not self._opened:
+        elif self._lease and not self._opened:
             if due:
-                out += b"\0" + encode(Frame(Kind.OPEN, self._epoch, self._session, 0))
+                out += b"\0" + encode(Frame(Kind.OPEN, self._epoch, self._lease, 0))
                 self._restart_timer(now)
-        elif self._session:
+        elif self._lease:
             while len(out) < limit and (size := self._sendable()):
                 start = self._next - self._acked
                 self._send_data(out, bytes(self._out[start : start + size]))
@@ -266,7 +266,7 @@ class HostLink:
         if self._load is not None:
             begins = self._next == 0 and payload
             kind = Kind.WEIGHTS_BEGIN if begins else Kind.WEIGHTS
-        out += encode(Frame(kind, self._epoch, self._session, self._next, payload))
+        out += encode(Frame(kind, self._epoch, self._lease, self._next, payload))
         self.counts.payload_sent += len(payload)
         self.counts.payload_resent += min(len(payload), self._highest - self._next)
         self._next += len(payload)
@@ -288,13 +288,13 @@ class HostLink:
 
     def _take(self, frame: Frame, now: float) -> None:
         if frame.kind is Kind.VALUES:
-            self._device_session = frame.session
+            self._device_lease = frame.lease
             self._take_values(frame, now)
-        elif not self._session:
+        elif not self._lease:
             return
-        elif frame.session != self._session:
-            self._device_session = frame.session
-            # Replies to an older session come before the one to OPEN, never after it.
+        elif frame.lease != self._lease:
+            self._device_lease = frame.lease
+            # Replies to an older lease come before the one to OPEN, never after it.
             self.stranded = self._opened and frame.kind is not Kind.RESULT
         elif frame.kind is Kind.RESULT:
             self.heard_at = now
@@ -370,7 +370,7 @@ class HostLink:
         self._probe = PROBE_S
         self._timer = now + self._probe
 
-    def _begin_session(self) -> None:
+    def _begin_lease(self) -> None:
         self._opened = False
         self._out = bytearray(b"".join(self._waiting) if self._load is None else self._load)
         self._consumed = 0

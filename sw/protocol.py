@@ -2,7 +2,7 @@
 """Constants and layouts of the link: the one source for the circuits and the host.
 
     wire      COBS(content) 0x00                 content is at most 254 bytes
-    content   kind·16+epoch | session | position (2, little endian) | payload | CRC-32 (4)
+    content   kind·16+epoch | lease | position (2, little endian) | payload | CRC-32 (4)
 
 Two streams of bytes run over it. Host to device: images (or a weight load), with go-back-N on
 the byte position. Device to host: result records, numbered the same way; the host keeps every
@@ -66,7 +66,7 @@ _HEADER = struct.Struct("<BBH")
 class Kind(enum.IntEnum):
     """The upper half of a frame's first byte. Bit 3 is the direction: set from the device."""
 
-    OPEN = 1  # host: start a session; drops all images and results on the way
+    OPEN = 1  # host: start a lease; drops all images and results on the way
     IMAGE = 2  # host: image bytes at `position`
     WEIGHTS = 3  # host: bytes of a weight load at `position`
     WEIGHTS_BEGIN = 4  # host: the same, and the first of them begins a load
@@ -130,13 +130,13 @@ class Frame:
     """One frame's content without its CRC.
 
     kind: its meaning. epoch (0-15): in data frames how often the host went back, echoed by the
-    device; in READ a tag, echoed. session: 1-255, chosen by OPEN; 0 before any. position: bytes
+    device; in READ a tag, echoed. lease: 1-255, chosen by OPEN; 0 before any. position: bytes
     before this payload in its stream, modulo 2^16.
     """
 
     kind: Kind
     epoch: int
-    session: int
+    lease: int
     position: int
     payload: bytes = b""
 
@@ -146,7 +146,7 @@ class Frame:
             raise ValueError(
                 f"A frame carries at most {MAX_PAYLOAD_BYTES} bytes, not {len(self.payload)}"
             )
-        head = _HEADER.pack(self.kind << 4 | self.epoch, self.session, self.position & 0xFFFF)
+        head = _HEADER.pack(self.kind << 4 | self.epoch, self.lease, self.position & 0xFFFF)
         body = head + self.payload
         return body + crc32(body).to_bytes(CRC_BYTES, "little")
 
@@ -158,10 +158,10 @@ class Frame:
         body, crc = content[:-CRC_BYTES], content[-CRC_BYTES:]
         if crc32(body) != int.from_bytes(crc, "little"):
             return None
-        first, session, position = _HEADER.unpack_from(body)
+        first, lease, position = _HEADER.unpack_from(body)
         if first >> 4 not in Kind.__members__.values():
             return None
-        return cls(Kind(first >> 4), first & 15, session, position, body[HEADER_BYTES:])
+        return cls(Kind(first >> 4), first & 15, lease, position, body[HEADER_BYTES:])
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ def run(model, image: np.ndarray) -> np.ndarray:
     proto = model.model()
     del proto.graph.output[:]
     proto.graph.output.add(name=model.last)
-    session = onnxruntime.InferenceSession(
+    runtime = onnxruntime.InferenceSession(
         proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, {"image": image})[0]
+    return runtime.run(None, {"image": image})[0]
 
 
 # Numbers that meet the integers (ties), numbers that just miss them, and any others.

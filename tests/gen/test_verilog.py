@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """accelerator.v: reproducible, readable from outside, clean under Verilator's lint."""
 
+import random
 import re
 
 import pytest
@@ -11,17 +12,16 @@ from xnorforge.gen.verilog import accelerator_verilog
 from xnorforge.sim.core_bench import random_case, random_network
 from xnorforge.sim.verilator import MODELS, lint
 
-PORTS = (
-    "image_data image_valid image_ready result_score result_label result_last result_valid "
-    "result_ready config_data config_first config_valid config_ready register_address "
-    "register_data flush clk rst"
-).split()
+PORTS = {
+    *("image_data", "image_valid", "image_ready"),
+    *("result_score", "result_label", "result_last", "result_valid", "result_ready"),
+    *("config_data", "config_first", "config_valid", "config_ready"),
+    *("register_address", "register_data", "flush", "clk", "rst"),
+}
 
 
 @pytest.fixture(scope="module")
 def board_case():
-    import random
-
     network = random_network(random.Random(4), sizes=[100, 20, 7])
     return network, make_plan(network, board="icebreaker")
 
@@ -36,7 +36,7 @@ def test_core_has_the_documented_ports(board_case):
     network, plan = board_case
     text = accelerator_verilog(network, plan, core_parts(network, plan))
     header = re.search(r"module xnorforge_core\((.*?)\);", text, flags=re.DOTALL)
-    assert header and sorted(header[1].replace("\n", "").split(", ")) == sorted(PORTS)
+    assert header and set(header[1].replace("\n", "").split(", ")) == PORTS
 
 
 @pytest.mark.parametrize("top", ["top", "xnorforge_core"])

@@ -223,7 +223,7 @@ def test_records_equal_the_core(image_bytes, classes, score_bits):
         LinkShell, ByteLine, image_bytes=image_bytes, classes=classes, score_bits=score_bits
     )
     classify(line, {300: 3, 9: 3}.get(image_bytes, 12))
-    assert line.host.counts.sessions == 1
+    assert line.host.counts.leases == 1
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_faults_never_change_a_record(seed):
 def test_slow_core_refuses_and_stalls_but_loses_nothing():
     line = make(LinkShell, ByteLine, image_bytes=98, stall=0.96, slots=1)
     classify(line, 9)
-    assert line.host.counts.sessions == 1 and line.host.counts.went_back > 0
+    assert line.host.counts.leases == 1 and line.host.counts.went_back > 0
 
 
 @pytest.mark.parametrize("rate", [0.0, 4e-3])
@@ -261,11 +261,11 @@ def test_weights_arrive_in_order_with_first_marked_once():
     line.simulate(lambda: line.host.delivered)
     begins = [place for place, (_, first) in enumerate(line.core.load) if first]
     assert bytes(byte for byte, _ in line.core.load[begins[-1] :]) == load
-    if line.host.counts.sessions == 1:
+    if line.host.counts.leases == 1:
         assert begins == [0]
 
 
-def test_images_after_weights_in_a_new_session():
+def test_images_after_weights_in_a_new_lease():
     line = make(LinkShell, ByteLine)
     line.host.open(0.0, load=b"weights")
     line.simulate(lambda: line.host.delivered)
@@ -298,8 +298,8 @@ def answers_to(data, frames=1, core=None):
 OPEN = encode(Frame(Kind.OPEN, 3, 42, 0))
 
 
-def image_at(position, payload, *, session=42, epoch=3):
-    return encode(Frame(Kind.IMAGE, epoch, session, position, payload))
+def image_at(position, payload, *, lease=42, epoch=3):
+    return encode(Frame(Kind.IMAGE, epoch, lease, position, payload))
 
 
 def test_open_is_acknowledged_and_flushes_once():
@@ -312,7 +312,7 @@ def test_open_is_acknowledged_and_flushes_once():
     ("wrong", "kind"),
     [
         (image_at(1, b"ab"), Kind.NAK),
-        (image_at(0, b"ab", session=41), Kind.NAK),
+        (image_at(0, b"ab", lease=41), Kind.NAK),
         (image_at(0x8000, b""), Kind.NAK),
         (image_at(0, b""), Kind.ACK),
     ],
@@ -334,7 +334,7 @@ def test_no_byte_of_a_damaged_frame_reaches_the_core(place):
     assert found[1].kind is Kind.ACK and found[1].position == 5
 
 
-def test_session_begun_anew_drops_half_an_image_and_results():
+def test_lease_begun_anew_drops_half_an_image_and_results():
     again = encode(Frame(Kind.OPEN, 0, 43, 0))
     data = OPEN + image_at(0, b"abcdefgh") + again
     data += encode(Frame(Kind.IMAGE, 0, 43, 0, b"12345"))
@@ -343,8 +343,8 @@ def test_session_begun_anew_drops_half_an_image_and_results():
     deframer = Deframer()
     line.sending += data
     line.push = lambda byte: found.extend(deframer.feed(bytes([byte])))
-    line.simulate(lambda: any(f.kind is Kind.RESULT and f.session == 43 for f in found))
-    results = [f for f in found if f.kind is Kind.RESULT and f.session == 43]
+    line.simulate(lambda: any(f.kind is Kind.RESULT and f.lease == 43 for f in found))
+    results = [f for f in found if f.kind is Kind.RESULT and f.lease == 43]
     assert results[0].position == 0
     assert results[0].payload == line.core.record(b"12345")
     assert line.core.flushes == 2

@@ -20,7 +20,7 @@ FRAMES = st.builds(
     Frame,
     kind=st.sampled_from(list(Kind)),
     epoch=st.integers(0, 15),
-    session=st.integers(0, 255),
+    lease=st.integers(0, 255),
     position=st.integers(0, 0xFFFF),
     payload=st.binary(max_size=protocol.MAX_PAYLOAD_BYTES),
 )
@@ -141,7 +141,7 @@ def test_clean_line_keeps_busy_although_the_host_hears_late(size):
     sent = images(max(100, 200_000 // max(size, 98)), size)
     assert bench.run(sent) == [record(image, 0) for image in sent]
     counts = bench.link.counts
-    assert counts.payload_resent == 0 and counts.sessions == 1 and counts.went_back == 0
+    assert counts.payload_resent == 0 and counts.leases == 1 and counts.went_back == 0
     if size >= 98:
         total = sum(map(len, sent))
         assert total / (bench.now * 1e5) > 0.88, "share of line time that is image payload"
@@ -168,7 +168,7 @@ def test_slow_core_refuses_what_does_not_fit_and_loses_nothing():
     bench = Bench(Shape(image_bytes=98), slots=1)
     assert bench.run(sent) == [record(image, 0) for image in sent]
     assert bench.device.overruns > 0
-    assert bench.link.counts.sessions == 1
+    assert bench.link.counts.leases == 1
 
 
 def without_results(count):
@@ -193,7 +193,7 @@ def test_lost_results_are_computed_again():
     bench.down, lost = without_results(3)
     sent = images(20, 8)
     assert bench.run(sent) == [record(image, 0) for image in sent]
-    assert len(lost) == 3 and bench.link.counts.sessions > 1
+    assert len(lost) == 3 and bench.link.counts.leases > 1
 
 
 def test_lost_last_result_is_noticed():
@@ -205,7 +205,7 @@ def test_lost_last_result_is_noticed():
     assert len(lost) == 1
 
 
-def test_device_reset_strands_the_session():
+def test_device_reset_strands_the_lease():
     bench = Bench(Shape(image_bytes=98))
     sent = images(60, 98)
     for image in sent:
@@ -222,7 +222,7 @@ def test_device_reset_strands_the_session():
         bench.link.records.clear()
         assert bench.now < 60
     assert got == [record(image, 0) for image in sent]
-    assert bench.link.counts.sessions == 2
+    assert bench.link.counts.leases == 2
 
 
 def test_positions_wrap():
@@ -250,12 +250,12 @@ def test_surplus_result_is_an_error():
     bench = Bench()
     bench.run(images(3, 8))
     device = bench.device
-    extra = Frame(Kind.RESULT, 0, device.session, device.sent, bytes(8))
+    extra = Frame(Kind.RESULT, 0, device.lease, device.sent, bytes(8))
     with pytest.raises(DeviceFaultError, match="more results"):
         bench.link.receive(encode(extra), bench.now)
 
 
-def test_registers_are_read_without_a_session():
+def test_registers_are_read_without_a_lease():
     device = Device(record)
     link = HostLink()
     link.request(0, protocol.REGISTER_COUNT, 0.0)

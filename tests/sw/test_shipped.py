@@ -113,9 +113,9 @@ def test_network_scores_equal_torch_and_labels_equal_onnxruntime(name):
     result = reference.Executor(load(shipped_model(name))).run(images)
     np.testing.assert_array_equal(result.scores, dots)
 
-    session = ort.InferenceSession(shipped_model(name), providers=["CPUExecutionProvider"])
+    runtime = ort.InferenceSession(shipped_model(name), providers=["CPUExecutionProvider"])
     inputs = (images.astype(np.float32) / 255).reshape(len(images), 1, 1, 28, 28)
-    labels = [session.run(None, {"image": image})[0].argmax() for image in inputs]
+    labels = [runtime.run(None, {"image": image})[0].argmax() for image in inputs]
     np.testing.assert_array_equal(labels, predict(twin, bits).numpy())
     np.testing.assert_array_equal(labels, result.labels)
 

@@ -76,9 +76,9 @@ def random_network(widths: tuple[int, ...], seed: int) -> BinaryNetwork:
 
 
 def onnx_scores(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    runtime = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs = (images.astype(np.float32) / 255).reshape(len(images), 1, 1, 28, 28)
-    return np.concatenate([session.run(None, {"image": image})[0] for image in inputs])
+    return np.concatenate([runtime.run(None, {"image": image})[0] for image in inputs])
 
 
 # --- the paper's rules -----------------------------------------------------------------------
