@@ -26,7 +26,7 @@ from xnorforge.sw.shipped import shipped_model
 
 ROWS: dict[str, dict[str, Any]] = {
     "icebreaker": {"board": "icebreaker"},
-    "icebreaker-min": {"board": "icebreaker", "goal": "min"},
+    "icebreaker-10k": {"board": "icebreaker", "fps": 10_000},
     "ulx3s-25f": {"board": "ulx3s-25f"},
     "ulx3s-25f-1M": {"board": "ulx3s-25f", "fps": 1_000_000},
     "ulx3s-85f": {"board": "ulx3s-85f"},

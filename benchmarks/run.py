@@ -24,7 +24,7 @@ CHAPTERS = {
         "Logic cells are nextpnr's: ICESTORM_LC on iCE40, TRELLIS_COMB on ECP5. Fmax is what "
         "place and route reached, beside it the constraint, which equals the PLL's real output. "
         "Cycles an image are predicted and equal to simulation. Target `link` is the smallest "
-        "plan that keeps a 1 Mbaud line busy, `min` the smallest of all.",
+        "plan that keeps a 1 Mbaud line busy.",
     ),
     "reference_executor": (
         "Reference executor",

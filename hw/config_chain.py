@@ -35,7 +35,7 @@ class ConfigHead(wiring.Component):
     `model_valid` and `weights_digest` are not reset, like the memories they speak of. A reset
     during a load ends it: the rest is ignored and the model stays invalid.
 
-    Throughput: 1 byte per cycle.  Latency: 2 cycles from the last CRC byte to `model_valid`, plus
+    Throughput: 1 byte per cycle.  Latency: 3 cycles from the last CRC byte to `model_valid`, plus
     one for each store in the chain.  Cost: see docs/blocks/stores.md.
     Back-pressure: none, always ready.
 
@@ -111,13 +111,17 @@ class ConfigHead(wiring.Component):
             crc.data.eq(byte),
             crc.valid.eq(payload),
             accepted.eq(check & (closing == CRC_BYTES - 1) & ~differs_now),
-            self.load_o.start.eq(start),
-            self.load_o.valid.eq(payload | accepted),
-            self.load_o.data.eq(byte),
             self.model_valid.eq(model_valid),
             self.weights_digest.eq(digest),
         ]
-        m.d.sync += [valid.eq(self.i.valid), byte.eq(self.i.payload.data)]
+        # The way to the stores starts at a register: `accepted` comes late in its cycle.
+        m.d.sync += [
+            valid.eq(self.i.valid),
+            byte.eq(self.i.payload.data),
+            self.load_o.start.eq(start),
+            self.load_o.valid.eq(payload | accepted),
+            self.load_o.data.eq(byte),
+        ]
         with m.If(start):
             m.d.sync += [
                 left.eq(self.load_bytes - 1),

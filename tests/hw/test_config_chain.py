@@ -75,7 +75,7 @@ class Host:
             await self.ctx.tick()
 
     async def settle(self):
-        await self.wait(len(CHAIN) + 3)
+        await self.wait(len(CHAIN) + 4)
 
     def state(self):
         return self.ctx.get(self.head.model_valid), self.ctx.get(self.head.weights_digest)
@@ -126,7 +126,7 @@ def test_model_valid_falls_with_the_first_byte_and_rises_at_a_known_cycle():
         await host.send(load[:1])
         assert host.state() == (0, 0)
         await host.send(load[1:], first=False)
-        await host.wait(len(CHAIN))
+        await host.wait(len(CHAIN) + 1)
         assert host.state() == (0, 0)
         await host.ctx.tick()
         assert host.state() == (1, zlib.crc32(payload_of(words)))
@@ -249,7 +249,7 @@ def test_reset_between_loads_keeps_model_and_memories():
         assert host.state() == (1, zlib.crc32(payload_of(fresh)))
         assert await host.contents() == fresh
 
-    end = LOAD_BYTES + 4 + len(CHAIN) + 3
+    end = LOAD_BYTES + 4 + len(CHAIN) + 4
     run_host(script, words, reset=(end + 2, end + 3))
 
 
