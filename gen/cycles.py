@@ -182,10 +182,11 @@ class _Chain:
             for i, config in enumerate(configs)
         ]
 
-    def run(self, gaps: Sequence[int], results: int) -> None:
+    def run(self, gaps: Sequence[int] | None, results: int) -> None:
         """Evaluate until `results` result beats have moved (or the source runs dry).
 
-        gaps: idle cycles of the source before each image beat.
+        gaps: idle cycles of the source before each image beat; None: a source without gaps or
+            end.
         """
         last = len(self.streams) - 1
         while len(self.streams[last]) < results:
@@ -196,10 +197,12 @@ class _Chain:
                 while True:
                     n = len(stream)
                     free = stream[-1] + 1 if n else 0
-                    if s == 0:
-                        offered = free + gaps[n] if n < len(gaps) else None
-                    else:
+                    if s:
                         offered = self.stages[s - 1].offer(n)
+                    elif gaps is None:
+                        offered = free
+                    else:
+                        offered = free + gaps[n] if n < len(gaps) else None
                     if offered is None:
                         break
                     taken = self.stages[s].accept(n) if s < last else 0
@@ -239,12 +242,11 @@ def predict(configs: Sequence[StageConfig]) -> Prediction:
         if isinstance(c, MvuConfig)
     )
     per_frame = [stage.in_beats for stage in chain.stages] + [chain.stages[-1].out_beats]
-    gaps = [0] * (per_frame[0] * _MOST_FRAMES)
     ends: list[int] = []
     shapes: list[tuple[int, ...]] = []
     for frame in range(_MOST_FRAMES - 2 * reach):
         # Later frames' images are already on their way: evaluate them too before comparing.
-        chain.run(gaps, (frame + 1) * per_frame[-1])
+        chain.run(None, (frame + 1) * per_frame[-1])
         end = chain.streams[-1][(frame + 1) * per_frame[-1] - 1]
         ends.append(end)
         shapes.append(

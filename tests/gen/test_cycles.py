@@ -2,12 +2,15 @@
 """The cycle model against simulation: every transfer's cycle, not an average."""
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import predict, timeline
+from xnorforge.hw.head import HeadConfig
+from xnorforge.hw.mvu import MvuConfig
 from xnorforge.sim.bench import random_stalls
 from xnorforge.sim.core_bench import random_case, simulate_core
 
@@ -83,3 +86,18 @@ def test_predict_steady_interval_is_that_of_a_long_timeline(seed):
     assert measured == pytest.approx(float(prediction.interval_cycles), abs=0.07)
     assert prediction.interval_cycles >= max(prediction.stage_intervals) * 0.999
     assert prediction.frame_latency_cycles == ends[0] - timeline(stages, 1).image[0]
+
+
+def test_wide_images_take_memory_for_their_beats_only():
+    config = MvuConfig(
+        rows=1, columns=4096, input_kind="uint", input_bits=8, pe=1, simd=1, pl=8, scores=True
+    )
+    head = HeadConfig(classes=1, score_bits=config.score_bits)
+    tracemalloc.start()
+    try:
+        prediction = predict([config, head])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert prediction.interval_cycles == 4096
+    assert peak < 100 * 8 * 4096
