@@ -51,6 +51,7 @@ class Bundle(BundleMethods):
         try:
             manifest = json.loads(manifest_path.read_text())
             schema, files = manifest["schema"], manifest["files"]
+            hashes = {name: files[name]["sha256"] for name in _FILES if name in files}
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{manifest_path} is not a bundle's manifest ({error})") from None
         if str(schema).split(".")[0] != SCHEMA.split(".")[0]:
@@ -61,11 +62,24 @@ class Bundle(BundleMethods):
         for name in _FILES:
             if not (path / name).is_file():
                 raise BundleError(f"{path / name} is missing: compile the model again")
-            if name not in files or _sha256(path / name) != files[name]["sha256"]:
+            if _sha256(path / name) != hashes.get(name):
                 raise BundleError(
                     f"{path / name} has changed since the bundle was made: compile the model again"
                 )
-        return cls(path, manifest, Network.restore(path), Plan.from_json(manifest["plan"]))
+        network = Network.restore(path)
+        try:
+            plan = Plan.from_json(manifest["plan"])
+            # A newer minor version may have more in its plan than is read here.
+            same = schema != SCHEMA or plan.structure_hash(network) == manifest["plan_hash"]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"{manifest_path} has no whole plan ({error!r}): compile the model again"
+            ) from None
+        if not same:
+            raise BundleError(
+                f"{manifest_path} has a plan that is not the circuit's: compile the model again"
+            )
+        return cls(path, manifest, network, plan)
 
     @property
     def results(self) -> Path:
@@ -85,6 +99,8 @@ def compile_bundle(
     Nothing is seen under `out` until all of it is written. Raises BundleError, PlanError.
     """
     out = Path(out)
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise BundleError(f"{out} holds the working directory: choose another output folder")
     if (
         out.exists()
         and not (out / "manifest.json").is_file()
