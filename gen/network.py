@@ -120,6 +120,10 @@ class Dense:
         w = self.weights
         if w.ndim != 2 or w.dtype != np.int8 or not np.isin(w, (-1, 1)).all():
             raise ModelError(f"Layer {self.name!r}: weights must be an int8 matrix of -1 and +1")
+        if 0 in w.shape:
+            raise ModelError(
+                f"Layer {self.name!r}: needs at least one row and one column, not {w.shape}"
+            )
         if w.shape[1] != self.source.size:
             raise ModelError(
                 f"Layer {self.name!r}: {w.shape[1]} weight columns for {self.source.size} inputs"

@@ -23,12 +23,13 @@ from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import read_overrides
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.search import Chain, Search
+from xnorforge.sw import protocol
 
 __all__ = ["GOALS", "LINKS", "link_interval", "make_plan"]
 
 GOALS = ("link", "max", "min")
 LINKS = ("uart",)
-DEFAULT_BAUD = 1_000_000
+MAX_CLASSES = 0xFFFF  # the label's and the class count's 16 bits
 BITS_PER_BYTE = 10  # 8N1
 
 
@@ -62,10 +63,12 @@ def make_plan(
         raise PlanError(f"Baud rate must be a positive number, not {baud!r}")
     if clock_hz is not None and not 0 < clock_hz < float("inf"):
         raise PlanError(f"Clock must be a positive number of Hz, not {clock_hz!r}")
+    if network.classes > MAX_CLASSES:
+        raise PlanError(
+            f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
+        )
     site = _Site.choose(board, device, clock_hz)
-    planner = _Planner(
-        network, site, link, baud or DEFAULT_BAUD, read_overrides(overrides, network)
-    )
+    planner = _Planner(network, site, link, baud or site.baud, read_overrides(overrides, network))
     if fps is not None:
         return planner.for_rate(fps)
     return {"link": planner.for_link, "max": planner.fastest, "min": planner.smallest}[goal]()
@@ -97,6 +100,11 @@ class _Site:
             return cls(None, found, clock_hz or found.clock_hz)
         known = get_board(board)
         return cls(board, known.device, known.pll_config(clock_hz).output_hz)
+
+    @property
+    def baud(self) -> int:
+        """Rate of the link when none is asked for."""
+        return protocol.DEFAULT_BAUD if self.board is None else get_board(self.board).baud
 
     @property
     def title(self) -> str:

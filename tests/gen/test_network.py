@@ -137,6 +137,7 @@ ONES = np.ones((2, 4), np.int8)
         (lambda: ValueType("uint", 0, (4,)), "cannot have 0 bits"),
         (lambda: Dense("a", BIT4, 0 * ONES, None), "'a': weights must be an int8 matrix"),
         (lambda: Dense("a", BIT4, ONES.astype(int), None), "'a': weights must be an int8"),
+        (lambda: Dense("a", BIT4, ONES[:0], None), "'a': needs at least one row and one column"),
         (lambda: Dense("a", BIT4, ONES[:, :3], None), "'a': 3 weight columns for 4 inputs"),
         (lambda: Dense("a", BIT4, ONES, np.zeros(3, np.int64)), r"must be int64 \(2,\)"),
         (lambda: Dense("a", BIT4, ONES, np.array([0, 6])), r"must lie in \[-4, 5\]"),

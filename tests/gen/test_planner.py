@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from itertools import pairwise
@@ -10,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from xnorforge.gen import planner
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.devices import DEVICES
@@ -211,3 +213,19 @@ def test_estimate_adds_up() -> None:
     for kind in ("cells", "flipflops", "blocks"):
         assert used[kind] == sum(part[kind] for part in used["parts"].values())
     assert set(used["parts"]) == {"fc0", "fc1", "fc2", "fc3", "head", "shell"}
+
+
+def test_baud_rate_is_the_boards_unless_asked_for(monkeypatch) -> None:
+    known = planner.get_board("icebreaker")
+    slow = dataclasses.replace(known, baud=115_200)
+    monkeypatch.setattr(planner, "get_board", lambda _: slow)
+    assert make_plan(TFC, board="icebreaker", goal="min").baud == 115_200
+    assert make_plan(TFC, board="icebreaker", goal="min", baud=9_600).baud == 9_600
+
+
+def test_more_classes_than_a_label_can_name_are_refused() -> None:
+    value = ValueType("bit", 1, (1,))
+    layer = Dense("dense0", value, np.ones((65_536, 1), np.int8), None)
+    network = Network("many", Input(value, threshold=1), (layer,), Head())
+    with pytest.raises(PlanError, match="65,536 classes; 65,535 are the most"):
+        make_plan(network, board="ulx3s-85f")
