@@ -142,6 +142,13 @@ def verify(
     bundle = Bundle.open(bundle_dir)
     if len(images) == 0:
         raise UserError("Verification needs at least one image")
+    if shell_images < 1:
+        raise UserError(f"At least one image must go through the shell, not {shell_images}")
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{len(labels)} labels were given for {len(images)} images")
+    wanted_shape = (len(images), bundle.network.classes)
+    if golden is not None and np.shape(golden) != wanted_shape:
+        raise UserError(f"Golden scores must be {wanted_shape}, not {np.shape(golden)}")
     if progress is not None:
         progress(f"running {len(images)} images through the reference executor")
     expected = Executor(bundle.network).run(images)

@@ -103,6 +103,13 @@ def test_bad_arguments_are_refused(made):
         verify(made.bundle.path, "gate", images=made.images)
     with pytest.raises(UserError, match="at least one image"):
         verify(made.bundle.path, "reference", images=made.images[:0])
+    count = len(made.images)
+    with pytest.raises(UserError, match=f"1 labels were given for {count} images"):
+        verify(made.bundle.path, "reference", images=made.images, labels=np.zeros(1, int))
+    with pytest.raises(UserError, match="Golden scores must be"):
+        verify(made.bundle.path, "reference", images=made.images, golden=np.zeros((count, 99)))
+    with pytest.raises(UserError, match="At least one image must go through the shell"):
+        verify(made.bundle.path, "rtl", images=made.images, shell_images=0)
     with pytest.raises(ModelError, match="Fault must be one of"):
         plant(made.bundle.network, "typo", made.images)
 
