@@ -43,7 +43,7 @@ class NetworkMethods:
         return Executor(self).run(images).labels
 
     def scores(self: Network, images: np.ndarray) -> np.ndarray:
-        """Scores int64 (N, classes) of images, exactly as the hardware gives them."""
+        """Integer scores (N, classes) of images, exactly as the hardware gives them."""
         from xnorforge.sim.reference import Executor
 
         return Executor(self).run(images).scores

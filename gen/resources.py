@@ -14,6 +14,7 @@ from typing import Any
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.devices import Device
 from xnorforge.gen.network import Network
+from xnorforge.gen.overrides import STORE_FIELDS
 from xnorforge.gen.plan import Plan
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
@@ -31,8 +32,6 @@ __all__ = [
     "shell",
     "store",
 ]
-
-STORE_FIELDS = ("weight_store", "preset_store", "buffer_store")
 
 # Shares of a device that place and route fills without losing much clock rate.
 FILL_LIMIT = 0.85

@@ -158,7 +158,7 @@ def accelerator_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
     system = System(network, plan, parts, board.pll_config(plan.clock_hz))
     text += to_verilog(system, "xnorforge_system")
     return text + _TOP.format(
-        name=network.name,
+        name=" ".join(network.name.split()),
         board=board.title,
         mhz=plan.clock_hz / 1e6,
         divisor=baud_divisor(plan.clock_hz, plan.baud),

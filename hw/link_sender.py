@@ -7,20 +7,16 @@ ACK | READ | result --> words of 16 bits --> bytes, CRC behind them --> content 
 import enum
 
 from amaranth import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.cobs import ContentBeat
 from xnorforge.hw.crc import SerialCrc32
+from xnorforge.hw.head import result_layout
 from xnorforge.hw.link_receiver import ReadRequest
 from xnorforge.sw.protocol import CRC_BYTES, LABEL_BYTES, Kind, score_bytes
 
-__all__ = ["LinkSender", "result_layout"]
-
-
-def result_layout(score_bits: int) -> data.StructLayout:
-    """A beat of the core's result stream: one class's score; `label` holds on the `last`."""
-    return data.StructLayout({"score": signed(score_bits), "label": 16, "last": 1})
+__all__ = ["LinkSender"]
 
 
 class Step(enum.IntEnum):

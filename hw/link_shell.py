@@ -14,8 +14,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.cobs import CobsDecoder, CobsEncoder
+from xnorforge.hw.head import result_layout
 from xnorforge.hw.link_receiver import ConfigByte, LinkReceiver
-from xnorforge.hw.link_sender import LinkSender, result_layout
+from xnorforge.hw.link_sender import LinkSender
 from xnorforge.sw import protocol
 from xnorforge.sw.protocol import Register
 
