@@ -47,13 +47,17 @@ class Bundle(BundleMethods):
         path = Path(path)
         manifest_path = path / "manifest.json"
         if not manifest_path.is_file():
-            raise BundleError(f"{path} is not a bundle: it has no manifest.json")
+            raise BundleError(
+                f"{path} is not a bundle: it has no manifest.json; compile a model to make one"
+            )
         try:
             manifest = json.loads(manifest_path.read_text())
             schema, files = manifest["schema"], manifest["files"]
             hashes = {name: files[name]["sha256"] for name in _FILES if name in files}
         except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{manifest_path} is not a bundle's manifest ({error})") from None
+            raise BundleError(
+                f"{manifest_path} is not a bundle's manifest ({error}): compile again"
+            ) from None
         if str(schema).split(".")[0] != SCHEMA.split(".")[0]:
             raise BundleError(
                 f"{manifest_path} has schema {schema}; this version reads "
@@ -107,14 +111,20 @@ def compile_bundle(
         and (not out.is_dir() or any(out.iterdir()))
     ):
         raise BundleError(f"{out} exists and is not a bundle: choose another output folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _write(network, plan, work, progress or (lambda _: None))
-        work.chmod(0o755)
-        _replace(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        try:
+            _write(network, plan, work, progress or (lambda _: None))
+            work.chmod(0o755)
+            _replace(work, out)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise BundleError(
+            f"{out} cannot be written ({error.strerror or error}): make room or choose another "
+            "output folder"
+        ) from error
     return Bundle.open(out)
 
 

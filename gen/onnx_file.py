@@ -57,7 +57,8 @@ def read(path: str | Path) -> OnnxFile:
     """Parse and check the file. Raises ModelError naming the file and what is wrong with it."""
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        what = "this is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}; name the model's .onnx file")
     if path.stat().st_size == 0:
         raise ModelError(f"{path}: the file is empty; export the model again")
     try:

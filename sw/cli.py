@@ -2,12 +2,13 @@
 """The command line: a thin layer over the Python API, which each command imports when it runs.
 
 Exit codes: 0 done, 1 hardware and reference differ (MISMATCH), 2 bad input or a missing tool,
-3 a fault of this program, 130 interrupted.
+3 a fault of this program, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from xnorforge.sw.errors import HostError
 __all__ = ["cli", "main", "run"]
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -114,5 +116,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def main() -> None:
-    """Entry point of `xnorforge`."""
+    """Entry point of `xnorforge`. A polite kill cleans up as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     sys.exit(run())

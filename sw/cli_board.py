@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -11,8 +13,15 @@ from typing import Any
 import click
 
 from xnorforge.sw.cli_output import console, counter, emit, json_option, steps, table
+from xnorforge.sw.errors import HostError
 
 __all__ = ["boards", "doctor", "infer", "program", "serve"]
+
+
+def _positive(_context: Any, _parameter: Any, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise click.BadParameter(f"must be a positive number, not {value:g}.")
+    return value
 
 
 @click.command()
@@ -117,10 +126,12 @@ def serve(bundle: str, port: int, as_json: bool) -> None:
 @click.argument("bundle", type=click.Path())
 @click.argument("images", type=click.Path())
 @click.option("--port", required=True, help="Serial path, or socket://host:port.")
-@click.option("--baud", type=int, help="Instead of the bundle's.")
+@click.option("--baud", type=click.IntRange(1), help="Instead of the bundle's.")
 @click.option("--images", "count", type=click.IntRange(1), help="Only the first ones.")
 @click.option("--key", help="Name of the image array in an .npz.")
-@click.option("--timeout", type=float, default=5.0, show_default=True, help="Seconds.")
+@click.option(
+    "--timeout", type=float, default=5.0, show_default=True, help="Seconds.", callback=_positive
+)
 @click.option("-o", "--output", type=click.Path(), help="Write scores and labels to an .npz.")
 @json_option
 def infer(
@@ -145,8 +156,11 @@ def infer(
     from xnorforge.sw.manifest import Manifest
 
     manifest = Manifest.read(bundle)
-    arrays, truth = load_images(images, key=key, shape=manifest.image.shape)
+    arrays, truth = load_images(
+        images, key=key, shape=manifest.image.shape, pixel=manifest.image.pixel
+    )
     arrays = arrays[:count]
+    target = None if output is None else _npz_target(output)
     started = time.perf_counter()
     with (
         counter("Classifying") as progress,
@@ -156,11 +170,9 @@ def infer(
         seconds = time.perf_counter() - started
         statistics = board.statistics
     result = _summary(labels, None if truth is None else truth[:count], seconds, statistics)
-    if output is not None:
-        import numpy as np
-
-        np.savez(output, scores=scores, labels=labels)
-        result["output"] = str(Path(output))
+    if target is not None:
+        _save_npz(target, scores=scores, labels=labels)
+        result["output"] = str(target)
     if as_json:
         emit({**result, "labels": labels.tolist(), "scores": scores.tolist()})
         return
@@ -173,6 +185,34 @@ def infer(
         f"{result['images']} images in {seconds:.2f} s over the link; the core was busy for "
         f"{result['core_seconds'] * 1e3:.3f} ms by its own clock"
     )
+
+
+def _npz_target(output: str) -> Path:
+    """Where to write, looked at before the board is used rather than after."""
+    target = Path(output if output.endswith(".npz") else f"{output}.npz")
+    if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
+        raise click.BadParameter(
+            f"{target} cannot be written: choose a file in a folder that exists and is writable",
+            param_hint="'--output'",
+        )
+    return target
+
+
+def _save_npz(target: Path, **arrays: Any) -> None:
+    import numpy as np
+
+    aside = target.with_name(f".{target.name}.part")
+    try:
+        with aside.open("wb") as file:
+            np.savez(file, **arrays)
+        aside.replace(target)
+    except OSError as error:
+        raise HostError(
+            f"{target} cannot be written ({error.strerror or error}): make room or choose another "
+            "file"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _summary(labels: Any, truth: Any, seconds: float, statistics: Any) -> dict[str, Any]:

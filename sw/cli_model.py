@@ -261,7 +261,9 @@ def _images(contract: Any, data: str | None, key: str | None, count: int | None)
     if data is not None:
         from xnorforge.sw.images import load_images
 
-        images, labels = load_images(data, key=key, shape=contract.value.shape)
+        images, labels = load_images(
+            data, key=key, shape=contract.value.shape, pixel=contract.pixel
+        )
         return images[:count], None if labels is None else labels[:count]
     import numpy as np
 

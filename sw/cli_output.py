@@ -99,7 +99,18 @@ def steps(title: str) -> Iterator[Steps]:
 
 @contextmanager
 def counter(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows `done` of `total`: call it with these two."""
+    """Shows `done` of `total`, a bar on a terminal, lines elsewhere: call it with these two."""
+    if not sys.stderr.isatty():
+        told = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > _QUIET_SECONDS:
+                told = time.monotonic()
+                click.echo(f"  {title}: {done:,} of {total:,}", err=True)
+
+        yield tell
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

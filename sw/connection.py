@@ -80,7 +80,10 @@ class Connection:
                 self._load_weights()
             self._establish()
         except TransportLost as error:
-            raise PortError(f"{self._where} went away ({error}): plug it in again") from error
+            raise PortError(
+                f"{self._where} went away ({error}): close other programs that use it, or plug it "
+                "in again"
+            ) from error
 
     def replace_weights(self, load: bytes, digest: int) -> None:
         """Load other weights and check the digest the board computed of them."""

@@ -28,7 +28,11 @@ EXPECTED = "expected idx files, .npy, .npz, or PNG images"
 
 
 def load_images(
-    path: str | Path, *, key: str | None = None, shape: Sequence[int] | None = None
+    path: str | Path,
+    *,
+    key: str | None = None,
+    shape: Sequence[int] | None = None,
+    pixel: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Images (N, ...) as the file holds them, and their labels int64 (N,) where it has any.
 
@@ -44,11 +48,13 @@ def load_images(
     shape
         Shape of one image. Only the number of elements must agree: (784,) and (1, 28, 28) both
         take images of 28 x 28. A single image is taken as a batch of one.
+    pixel
+        Type the elements must have, "uint8" or "int8".
 
     Raises
     ------
     ImageError
-        The file is missing, damaged, of an unknown kind, or holds no images of this shape.
+        The file is missing, damaged, of an unknown kind, or holds no images of this shape and type.
     """
     path = Path(path)
     shape = None if shape is None else tuple(int(n) for n in shape)
@@ -59,6 +65,8 @@ def load_images(
     else:
         raise ImageError(f"{path}: no such file or folder; {EXPECTED}")
     images = _as_batch(images, shape, str(path))
+    if pixel is not None and images.dtype != np.dtype(pixel):
+        raise ImageError(f"{path}: images must be {pixel}, not {images.dtype}; convert them")
     if labels is not None and len(labels) != len(images):
         raise ImageError(f"{path}: {len(labels)} labels for {len(images)} images")
     return images, None if labels is None else labels.astype(np.int64)

@@ -78,7 +78,9 @@ class Manifest:
         try:
             item = json.loads(file.read_text())
         except FileNotFoundError:
-            raise ManifestError(f"{path} is no bundle, it has no manifest.json") from None
+            raise ManifestError(
+                f"{path} is no bundle, it has no manifest.json: compile a model"
+            ) from None
         except (OSError, ValueError) as error:
             raise ManifestError(f"{file} cannot be read ({error}): compile again") from error
         try:
@@ -127,7 +129,9 @@ class Manifest:
         try:
             load = file.read_bytes()
         except OSError as error:
-            raise ManifestError(f"{file} cannot be read ({error}): compile again") from error
+            raise ManifestError(
+                f"{file} cannot be read ({error.strerror}): compile again"
+            ) from error
         if hashlib.sha256(load).hexdigest() != self.weights_sha256:
             raise ManifestError(f"{file} has changed since the bundle was made: compile again")
         return load

@@ -500,7 +500,7 @@ def test_files_that_are_no_models(tmp_path) -> None:
             xnorforge.gen.load(tmp_path / name)
     with pytest.raises(ModelError, match="no such file"):
         xnorforge.gen.load(tmp_path / "missing.onnx")
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(ModelError, match="this is a folder"):
         xnorforge.gen.load(tmp_path)
 
 

@@ -163,9 +163,46 @@ def test_images_of_wrong_shape_are_refused(bundle, tmp_path, capsys) -> None:
     assert "images.npy" in fails(capsys, "verify", bundle, "--data", str(file))
 
 
+def test_images_of_wrong_type_are_refused_before_the_port(bundle, tmp_path, capsys) -> None:
+    file = tmp_path / "images.npy"
+    np.save(file, np.zeros((3, 28, 28), np.float32))
+    for arguments in (["verify", bundle, "--data", str(file)], ["infer", bundle, str(file)]):
+        port = ["--port", "/dev/xnorforge-absent"] if arguments[0] == "infer" else []
+        sentence = fails(capsys, *arguments, *port)
+        assert "images.npy" in sentence and "uint8, not float32" in sentence
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--timeout", "nan"), "nan"),
+        (("--timeout", "-1"), "-1"),
+        (("--baud", "0"), "0"),
+        (("-o", "absent/results"), "absent/results.npz cannot be written"),
+    ],
+)
+def test_infer_refuses_bad_options_before_the_port(
+    bundle, option, words, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["infer", bundle, str(shipped_images()), "--port", "/dev/xnorforge-absent"]
+    sentence = fails(capsys, *arguments, *option)
+    assert words in sentence and "does not exist" not in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_output_is_named(tmp_path, capsys) -> None:
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file" / "net")
+    sentence = fails(capsys, "compile", MODEL, "--board", "icebreaker", "-o", out)
+    assert f"{out} cannot be written" in sentence and "choose another" in sentence
+
+
 def test_absent_port_is_named(bundle, capsys) -> None:
     port = "/dev/xnorforge-absent"
-    assert port in fails(capsys, "infer", bundle, str(shipped_images()), "--port", port)
+    assert run(["infer", bundle, str(shipped_images()), "--port", port, "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and port in captured.err
 
 
 def test_program_without_bitstream_is_refused(bundle, capsys) -> None:
@@ -240,6 +277,18 @@ def test_interrupt_of_a_command_is_clean(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys.modules["xnorforge.gen.load"], "load", interrupted)
     assert run(["inspect", MODEL]) == 130
     assert capsys.readouterr().err.strip().endswith("Interrupted")
+
+
+def test_terminated_compilation_leaves_nothing(tmp_path) -> None:
+    code = (
+        "import os, signal; from xnorforge.gen import bundle; from xnorforge.sw.cli import main\n"
+        "bundle.predict = lambda _: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "main()"
+    )
+    arguments = ["compile", MODEL, "--board", "icebreaker", "-o", str(tmp_path / "net")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 143 and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
