@@ -91,7 +91,7 @@ def markdown(report: dict[str, Any]) -> str:
         "| images/s core | images/s at 1 Mbaud | build s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in report["rows"].values():
+    for row in (report["rows"][name] for name in ROWS if name in report["rows"]):
         used, there = row["used"], row["available"]
         goal = row["goal"]
         target = f"{goal:,} images/s" if isinstance(goal, int) else goal
