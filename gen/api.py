@@ -76,10 +76,12 @@ class NetworkMethods:
         )
         return PlannedNetwork(self, plan)
 
-    def trace(self: Network, images: np.ndarray, model: str | Path) -> Trace:
+    def trace(
+        self: Network, images: np.ndarray, model: str | Path, *, layout: str = "auto"
+    ) -> Trace:
         """Compare every layer's values with the source model's own runtime.
 
-        model: the file that this network was loaded from.
+        model: the file that this network was loaded from. layout: as it was loaded with.
         """
         from xnorforge.gen.trace import trace
 
@@ -89,6 +91,7 @@ class NetworkMethods:
             input_scale=self.source.get("input_scale", 1 / 255),
             input_offset=self.source.get("input_offset", 0.0),
             pixel=self.input.pixel,
+            layout=layout,
             network=self,
         )
 

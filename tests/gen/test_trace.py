@@ -146,3 +146,14 @@ def test_zoo_tfc_is_equal_in_every_layer(shared) -> None:
     report = trace(shared / "models/qonnx-zoo/TFC_1W1A.onnx", images)
     assert report.equal, str(report)
     assert len(report.layers) == 10
+
+
+def test_network_traces_itself_in_the_layout_it_was_loaded_with(chain, tmp_path) -> None:
+    random = np.random.default_rng(5)
+    model = chain(["N", 3, 5, 3]).binary_input().node("Flatten")
+    model.node("MatMul", model.X, random.choice([-1.0, 1.0], (45, 4)))
+    path = model.save(tmp_path / "model.onnx")
+    images = random.integers(0, 256, (20, 45), np.uint8)
+    stated = xnorforge.gen.load(path, layout="nhwc")
+    assert stated.trace(images, path, layout="nhwc").equal
+    assert not stated.trace(images, path).equal  # taken for channels first
