@@ -181,7 +181,13 @@ def _fold_table(manifest: dict[str, Any]) -> Any:
 
 @click.command()
 @click.argument("bundle", type=click.Path())
-@click.option("--seed", "seeds", type=int, multiple=True, help="Placement seed; several: in turn.")
+@click.option(
+    "--seed",
+    "seeds",
+    type=click.IntRange(0),
+    multiple=True,
+    help="Placement seed; several: in turn.",
+)
 @click.option("--jobs", type=int, default=1, show_default=True, help="Seeds tried at a time.")
 @click.option("--force", is_flag=True, help="Build even if nothing has changed.")
 @json_option

@@ -209,6 +209,14 @@ def test_program_without_bitstream_is_refused(bundle, capsys) -> None:
     assert "build it first" in fails(capsys, "program", bundle)
 
 
+def test_missing_extra_is_named(bundle, monkeypatch, capsys) -> None:
+    def verify(self, level, **_):
+        raise ModuleNotFoundError("No module named 'numba'", name="numba")
+
+    monkeypatch.setattr(Bundle, "verify", verify)
+    assert "pip install 'xnorforge[sim]'" in fails(capsys, "verify", bundle)
+
+
 def test_fault_of_the_program_is_no_traceback(monkeypatch, capsys) -> None:
     def broken(path, **_):
         raise RuntimeError("out of ideas")
