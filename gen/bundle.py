@@ -8,6 +8,7 @@ results/                                                (what build and verify a
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -99,7 +100,8 @@ def compile_bundle(
 ) -> Bundle:
     """Write the bundle of a network laid out by a plan.
 
-    out: the directory to make; an older bundle there is replaced, anything else is refused.
+    out: the directory to make; an older bundle there is replaced, with what was built and
+    verified from it; anything else is refused.
     Nothing is seen under `out` until all of it is written. Raises BundleError, PlanError.
     """
     out = Path(out)
@@ -113,7 +115,8 @@ def compile_bundle(
         raise BundleError(f"{out} exists and is not a bundle: choose another output folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        _remove_stale(out)
+        work = Path(tempfile.mkdtemp(prefix=f".{out.name}-{os.getpid()}-", dir=out.parent))
         try:
             _write(network, plan, work, progress or (lambda _: None))
             work.chmod(0o755)
@@ -207,10 +210,24 @@ def _replace(work: Path, out: Path) -> None:
     if not out.exists():
         os.rename(work, out)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-{os.getpid()}-old-", dir=out.parent))
     os.rename(out, aside / "bundle")
     os.rename(work, out)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove_stale(out: Path) -> None:
+    """Remove the work folders of compilations that were killed."""
+    for stale in out.parent.glob(f".{out.name}-*"):
+        process = re.fullmatch(re.escape(f".{out.name}-") + r"(\d+)-.*", stale.name)
+        if process is None:
+            continue
+        try:
+            os.kill(int(process[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(stale, ignore_errors=True)
+        except PermissionError:
+            pass  # somebody else's process: alive
 
 
 def _sha256(path: Path) -> str:

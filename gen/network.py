@@ -175,6 +175,8 @@ class Head:
     def __post_init__(self) -> None:
         if (self.scale is None) != (self.offset is None):
             raise ModelError("A head needs both a scale and an offset, or neither")
+        if self.scale is not None and np.shape(self.scale) != np.shape(self.offset):
+            raise ModelError("A head needs as many offsets as scales")
         if self.tie not in ("first", "last"):
             raise ModelError(f"Head tie rule must be 'first' or 'last', not {self.tie!r}")
 
@@ -212,6 +214,10 @@ class Network(NetworkMethods):
             value = layer.output
         if self.layers[-1].thresholds is not None:
             raise ModelError(f"Network {self.name!r}: the last layer must give scores, not bits")
+        if self.head.scale is not None and len(self.head.scale) != self.classes:
+            raise ModelError(
+                f"Network {self.name!r}: {len(self.head.scale)} scales for {self.classes} classes"
+            )
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             raise ModelError(f"Network {self.name!r}: layer names repeat: {names}")

@@ -252,9 +252,12 @@ class _Planner:
             if need > have
         ]
         largest = max(self.network.layers, key=lambda layer: layer.weights.size)
+        fold = "even folded to its smallest"
+        if self.overrides:
+            fold = f"with the folding given for {', '.join(map(repr, self.overrides))}"
         return PlanError(
-            f"{self.network.name!r} is too large for {self.site.board or device.name}: even folded "
-            f"to its smallest it needs {' and '.join(lacking)} (beside the link), layer "
+            f"{self.network.name!r} is too large for {self.site.board or device.name}: {fold} "
+            f"it needs {' and '.join(lacking)} (beside the link), layer "
             f"{largest.name!r} alone has {largest.weights.size:,} weight bits"
             f"{self._larger(lambda planner: planner.smallest())}"
         )

@@ -95,7 +95,7 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
 @click.option("--min", "minimum", is_flag=True, help="The smallest.")
 @click.option("--folding", type=click.Path(), help='JSON: {layer: {"pe": 4, "simd": 49, ...}}.')
 @click.option("--link", default="uart", show_default=True, help="Link to the host.")
-@click.option("--baud", type=int, help="Baud rate of the UART.  [default: 1000000]")
+@click.option("--baud", type=int, help="Baud rate of the UART, instead of the board's.")
 @click.option("--clock", type=float, help="Core clock in MHz, instead of the board's.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to make.")
 @_input_options

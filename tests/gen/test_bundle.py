@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,14 @@ def test_later_minor_version_is_read(made) -> None:
     item["plan"]["layers"][0]["colour"] = "red"
     path.write_text(json.dumps(item))
     assert Bundle.open(made).plan.layers[0].rows == 5
+
+
+def test_work_folders_of_killed_compilations_are_removed(case, made) -> None:
+    done = subprocess.Popen(["true"])
+    done.wait()
+    dead = made.with_name(f".net-{done.pid}-x1")
+    alive = made.with_name(f".net-{os.getpid()}-x2")
+    dead.mkdir()
+    alive.mkdir()
+    compile_bundle(*case, made)
+    assert not dead.exists() and alive.exists()
