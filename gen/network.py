@@ -173,9 +173,10 @@ class Head:
     offset: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if (self.scale is None) != (self.offset is None):
-            raise ModelError("A head needs both a scale and an offset, or neither")
-        if self.scale is not None and np.shape(self.scale) != np.shape(self.offset):
+        if self.scale is None or self.offset is None:
+            if self.scale is not self.offset:
+                raise ModelError("A head needs both a scale and an offset, or neither")
+        elif self.scale.shape != self.offset.shape:
             raise ModelError("A head needs as many offsets as scales")
         if self.tie not in ("first", "last"):
             raise ModelError(f"Head tie rule must be 'first' or 'last', not {self.tie!r}")
