@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnorforge.gen.network import Network
+from xnorforge.hw.folding import Folding
 
 __all__ = ["LayerPlan", "Plan"]
 
 
 @dataclass(frozen=True)
-class LayerPlan:
+class LayerPlan(Folding):
     """One MatrixVectorUnit.
 
     rows, columns, input_bits: the layer's shape. pe, simd, pl: rows, columns and input planes
@@ -33,30 +34,6 @@ class LayerPlan:
     weight_store: str
     preset_store: str
     buffer_store: str
-
-    @property
-    def nf(self) -> int:
-        """Row folds."""
-        return -(-self.rows // self.pe)
-
-    @property
-    def sf(self) -> int:
-        """Column folds."""
-        return -(-self.columns // self.simd)
-
-    @property
-    def groups(self) -> int:
-        """Input-plane groups."""
-        return -(-self.input_bits // self.pl)
-
-    @property
-    def fold_cycles(self) -> int:
-        """Engine cycles per vector."""
-        return self.nf * self.sf * self.groups
-
-    @property
-    def weight_width_bits(self) -> int:
-        return self.pe * self.simd
 
 
 @dataclass(frozen=True)

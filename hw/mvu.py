@@ -22,6 +22,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from xnorforge.hw.folding import Folding
 from xnorforge.hw.input_buffer import InputBuffer, InputBufferConfig
 from xnorforge.hw.processing_element import PeConfig, ProcessingElement
 from xnorforge.hw.store import StoreConfig
@@ -31,7 +32,7 @@ __all__ = ["MatrixVectorUnit", "MvuConfig"]
 
 
 @dataclass(frozen=True)
-class MvuConfig:
+class MvuConfig(Folding):
     """Shape, folding and memories of one MatrixVectorUnit.
 
     Parameters
@@ -84,21 +85,9 @@ class MvuConfig:
     # --- folding ---------------------------------------------------------------------------
 
     @property
-    def nf(self) -> int:
-        return -(-self.rows // self.pe)
-
-    @property
-    def sf(self) -> int:
-        return -(-self.columns // self.simd)
-
-    @property
-    def groups(self) -> int:
-        return -(-self.input_bits // self.pl)
-
-    @property
     def interval(self) -> int:
         """Cycles per vector."""
-        return self.nf * self.sf * self.groups
+        return self.fold_cycles
 
     @property
     def result_steps(self) -> int:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""How a matrix-vector product is folded: `for nf: for sf: for plane group`, one step a cycle.
+
+The one place for these counts: the circuit's configuration and the plan's record both have them.
+"""
+
+__all__ = ["Folding"]
+
+
+class Folding:
+    """Fold counts of a `rows x columns` product worked on `pe x simd x pl` at a time."""
+
+    rows: int
+    columns: int
+    input_bits: int
+    pe: int
+    simd: int
+    pl: int
+
+    @property
+    def nf(self) -> int:
+        """Row folds."""
+        return -(-self.rows // self.pe)
+
+    @property
+    def sf(self) -> int:
+        """Column folds."""
+        return -(-self.columns // self.simd)
+
+    @property
+    def groups(self) -> int:
+        """Input-plane groups."""
+        return -(-self.input_bits // self.pl)
+
+    @property
+    def fold_cycles(self) -> int:
+        """Engine cycles per vector."""
+        return self.nf * self.sf * self.groups
