@@ -195,7 +195,10 @@ def verify(
     if fault is None:
         bundle.results.mkdir(exist_ok=True)
         text = json.dumps(report.to_json(), indent=1) + "\n"
-        (bundle.results / f"verify_{level}.json").write_text(text)
+        report_file = bundle.results / f"verify_{level}.json"
+        aside = report_file.with_suffix(".part")
+        aside.write_text(text)
+        aside.replace(report_file)
     return report
 
 
