@@ -22,6 +22,7 @@ from xnorforge.hw.store import FAMILIES, StoreConfig
 from xnorforge.hw.width import WidthConverterConfig
 
 __all__ = [
+    "LIMITS",
     "Resources",
     "capacity",
     "converter",
@@ -36,20 +37,34 @@ __all__ = [
 # Shares of a device that place and route fills without losing much clock rate.
 FILL_LIMIT = 0.85
 
+LIMITS = ("cells", "flipflops", "blocks", "sprams")
+"""What a device has a fixed number of."""
+
 
 @dataclass(frozen=True)
 class Resources:
-    """cells: logic cells (iCE40) or LUT4 (ECP5). flipflops. blocks: block RAMs."""
+    """What a block takes, or what a device has.
+
+    cells: logic cells (iCE40) or LUT4 (elsewhere), carry and LUT RAM included. flipflops.
+    blocks: block RAMs. sprams: single-port blocks of the UP5K. carries: carry cells, lut_rams:
+    LUT RAM primitives of 16 x 4 bits; both are in `cells` too, so that nothing is held to them.
+    """
 
     cells: int = 0
     flipflops: int = 0
     blocks: int = 0
+    sprams: int = 0
+    carries: int = 0
+    lut_rams: int = 0
 
     def __add__(self, other: "Resources") -> "Resources":
         return Resources(
             self.cells + other.cells,
             self.flipflops + other.flipflops,
             self.blocks + other.blocks,
+            self.sprams + other.sprams,
+            self.carries + other.carries,
+            self.lut_rams + other.lut_rams,
         )
 
     def __sub__(self, other: "Resources") -> "Resources":
@@ -57,22 +72,20 @@ class Resources:
             self.cells - other.cells,
             self.flipflops - other.flipflops,
             self.blocks - other.blocks,
+            self.sprams - other.sprams,
+            self.carries - other.carries,
+            self.lut_rams - other.lut_rams,
         )
 
     def fits(self, capacity: "Resources") -> bool:
-        return (
-            self.cells <= capacity.cells
-            and self.flipflops <= capacity.flipflops
-            and self.blocks <= capacity.blocks
-        )
+        return all(getattr(self, kind) <= getattr(capacity, kind) for kind in LIMITS)
 
     def share_of(self, capacity: "Resources") -> float:
         """The largest share of anything that is used; above 1 it does not fit."""
-        shares = [self.cells / capacity.cells, self.flipflops / capacity.flipflops]
-        if capacity.blocks:
-            shares.append(self.blocks / capacity.blocks)
-        elif self.blocks:
-            return float("inf")
+        shares = [0.0]
+        for kind in LIMITS:
+            need, have = getattr(self, kind), getattr(capacity, kind)
+            shares.append(need / have if have else float("inf") if need else 0.0)
         return max(shares)
 
 
@@ -108,7 +121,7 @@ _MODELS = {
 def capacity(device: Device) -> Resources:
     """What a device holds for a design that still places and routes well."""
     cells = int(device.luts * FILL_LIMIT)
-    return Resources(cells, cells, device.block_rams)
+    return Resources(cells, cells, device.block_rams, device.spram_blocks)
 
 
 def shell(family: str) -> Resources:
