@@ -20,7 +20,7 @@ from xnorforge.gen.devices import FAMILIES
 from xnorforge.gen.errors import ToolError
 from xnorforge.gen.tools import run_tool
 
-__all__ = ["packed_cells", "primitives"]
+__all__ = ["pack", "packed_cells", "primitives"]
 
 _PACK_DEVICE = {"ice40": "--hx8k", "ecp5": "--85k"}
 
@@ -43,6 +43,11 @@ def primitives(component: Any, family: str, folder: Path) -> Counter[str]:
 def packed_cells(component: Any, family: str, folder: Path) -> dict[str, int]:
     """Synthesise and pack: used resources by nextpnr's names, e.g. ICESTORM_LC, TRELLIS_COMB."""
     primitives(component, family, folder)
+    return pack(family, folder)
+
+
+def pack(family: str, folder: Path) -> dict[str, int]:
+    """Pack a folder's netlist.json: used resources by nextpnr's names."""
     log = folder / "pack.log"
     tool = FAMILIES[family].place_and_route
     args = [_PACK_DEVICE[family], "--json", "netlist.json", "--pack-only"]
