@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,14 @@ def packed_cells(component: Any, family: str, folder: Path) -> dict[str, int]:
     return pack(family, folder)
 
 
-def pack(family: str, folder: Path) -> dict[str, int]:
-    """Pack a folder's netlist.json: used resources by nextpnr's names."""
+def pack(family: str, folder: Path, site: Sequence[str] = ()) -> dict[str, int]:
+    """Pack a folder's netlist.json: used resources by nextpnr's names.
+
+    site: nextpnr's arguments for device, package and constraints, where it matters which.
+    """
     log = folder / "pack.log"
     tool = FAMILIES[family].place_and_route
-    args = [_PACK_DEVICE[family], "--json", "netlist.json", "--pack-only"]
+    args = [*(site or [_PACK_DEVICE[family]]), "--json", "netlist.json", "--pack-only"]
     run_tool(tool, args, cwd=folder, log=log)
     used = re.findall(r"^Info:\s+(\w+):\s*(\d+)/", log.read_text(), flags=re.MULTILINE)
     if not used:
