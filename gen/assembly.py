@@ -13,7 +13,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.plan import Plan
 from xnorforge.hw.config_chain import ConfigHead
 from xnorforge.hw.head import ArgMaxHead, HeadConfig
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
@@ -28,7 +28,8 @@ __all__ = ["Core", "CoreParts", "core_parts", "weights_load"]
 class CoreParts:
     """Configurations of a core's blocks.
 
-    stages: the datapath in order. stores: (name, config, words) in the weight chain's order.
+    stages: the datapath in order. stores: (name, config, words) in the weight chain's order;
+    constant ones among them are no part of the chain.
     """
 
     stages: tuple[WidthConverterConfig | MvuConfig | HeadConfig, ...]
@@ -47,23 +48,10 @@ class CoreParts:
         """Payload of the weight load that holds this network's numbers."""
         return b"".join(config.pack(words) for _, config, words in self.stores)
 
-
-def mvu_config(layer: LayerPlan, family: str) -> MvuConfig:
-    """The MatrixVectorUnit of a planned layer."""
-    return MvuConfig(
-        rows=layer.rows,
-        columns=layer.columns,
-        input_kind=layer.input_kind,
-        input_bits=layer.input_bits,
-        pe=layer.pe,
-        simd=layer.simd,
-        pl=layer.pl,
-        scores=layer.scores,
-        family=family,
-        weight_store=layer.weight_store,
-        preset_store=layer.preset_store,
-        buffer_store=layer.buffer_store,
-    )
+    @property
+    def must_load(self) -> bool:
+        """Whether the core powers up without a model, since not all its memories can hold one."""
+        return not all(config.initialised for _, config, _ in self.stores)
 
 
 def core_parts(network: Network, plan: Plan) -> CoreParts:
@@ -73,7 +61,7 @@ def core_parts(network: Network, plan: Plan) -> CoreParts:
     lanes = plan.lanes
     element_bits = network.input.value.bits
     for layer, layer_plan in zip(network.layers, plan.layers, strict=True):
-        config = mvu_config(layer_plan, plan.family)
+        config = layer_plan.mvu_config(plan.family)
         if lanes != config.simd:
             stages.append(
                 WidthConverterConfig(
@@ -169,7 +157,8 @@ class Core(wiring.Component):
         # --- weights: the chain's head, then every store in load order
         payload = parts.payload()
         m.submodules.config = chain = ConfigHead(
-            load_bytes=len(payload), init_digest=protocol.crc32(payload)
+            load_bytes=len(payload),
+            init_digest=None if parts.must_load else protocol.crc32(payload),
         )
         m.d.comb += [
             chain.i.payload.data.eq(self.config_data),
@@ -181,8 +170,9 @@ class Core(wiring.Component):
         load = chain.load_o
         for name, config, words in parts.stores:
             m.submodules[f"{name}_store"] = stores[name] = store = Store(config=config, init=words)
-            wiring.connect(m, load, store.load_i)
-            load = store.load_o
+            if config.loadable:
+                wiring.connect(m, load, store.load_i)
+                load = store.load_o
         wiring.connect(m, load, chain.load_i)
 
         # --- datapath: flushed as one, stores aside

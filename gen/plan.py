@@ -9,6 +9,7 @@ from typing import Any
 
 from xnorforge.gen.network import Network
 from xnorforge.hw.folding import Folding
+from xnorforge.hw.mvu import MvuConfig
 
 __all__ = ["LayerPlan", "Plan"]
 
@@ -19,7 +20,9 @@ class LayerPlan(Folding):
 
     rows, columns, input_bits: the layer's shape. pe, simd, pl: rows, columns and input planes
     worked on in parallel. weight_store, preset_store, buffer_store: "block" (block RAM) or "lut"
-    (distributed RAM, or flip-flops where the family has none). scores: True for the last layer.
+    (distributed RAM, or flip-flops where the family has none); weights and presets may also be
+    "const" (logic, never loaded), weights "spram" (loaded before use). scores: True for the last
+    layer.
     """
 
     name: str
@@ -35,14 +38,20 @@ class LayerPlan(Folding):
     preset_store: str
     buffer_store: str
 
+    def mvu_config(self, family: str) -> MvuConfig:
+        """The MatrixVectorUnit of this layer on a family."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["name"]
+        return MvuConfig(**fields, family=family)
+
 
 @dataclass(frozen=True)
 class Plan:
     """A network laid out on a device.
 
-    family: "ice40" or "ecp5". device: key of `gen.devices`. board: key of `gen.boards` or None.
-    clock_hz: the PLL's real output (or the requested clock without a board). lanes: image
-    elements a beat of the core's image stream. link: "uart".
+    family: key of `gen.devices.FAMILIES`. device: key of `gen.devices`. board: key of
+    `gen.boards` or None. clock_hz: the PLL's real output (or the requested clock without a
+    board). lanes: image elements a beat of the core's image stream. link: "uart".
     """
 
     family: str
@@ -69,16 +78,25 @@ class Plan:
         return cls(**kept)
 
     def structure_hash(self, network: Network) -> int:
-        """First 32 bits of the SHA-256 of all that shapes the circuit (weights excluded).
+        """First 32 bits of the SHA-256 of all that shapes the circuit.
 
-        Two models with equal hashes can be exchanged at run time.
+        Weights and thresholds are part of it only where they are constant logic, so that two
+        models with equal hashes can be exchanged at run time.
         """
+        constants = []
+        for layer, folds in zip(network.layers, self.layers, strict=True):
+            config = folds.mvu_config(self.family)
+            if folds.weight_store == "const":
+                constants.append(config.weight_words(layer.weights))
+            if folds.preset_store == "const":
+                constants.append(config.preset_words(layer.weights, layer.thresholds))
         structure = {
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "lanes": self.lanes,
             "family": self.family,
             "input": [network.input.value.kind, network.input.value.bits, network.input.value.size],
             "head": [network.head.tie, network.head.scale is not None],
+            "constants": constants,
         }
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")

@@ -169,7 +169,8 @@ def to_verilog(component: wiring.Component, name: str) -> str:
     """Verilog of a component, the same text for the same circuit.
 
     Source locations are left out. Registers behind block RAM (`ram_data`) lose the initial value
-    that Amaranth gives every register, which the RAM's own output register cannot have.
+    that Amaranth gives every register, which the RAM's own output register cannot have; memories
+    named `spram` lose their words at power-up.
     """
     with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
         work = Path(folder)
@@ -177,6 +178,7 @@ def to_verilog(component: wiring.Component, name: str) -> str:
         (work / "convert.ys").write_text(
             "read_rtlil design.il\n"
             "proc -nomux -norom\n"
+            "delete t:$meminit_v2 r:MEMID=*spram %i\n"
             "memory_collect\n"
             "setattr -unset init w:*ram_data*\n"
             "attrmap -remove generator -remove top -remove src\n"

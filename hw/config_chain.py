@@ -33,7 +33,8 @@ class ConfigHead(wiring.Component):
     bytes after the end of a load are ignored until the next `first`.
 
     `model_valid` and `weights_digest` are not reset, like the memories they speak of. A reset
-    during a load ends it: the rest is ignored and the model stays invalid.
+    during a load ends it: the rest is ignored and the model stays invalid. The payload may be
+    empty: then only the CRC of nothing is awaited.
 
     Throughput: 1 byte per cycle.  Latency: 3 cycles from the last CRC byte to `model_valid`, plus
     one for each store in the chain.  Cost: see docs/blocks/stores.md.
@@ -42,7 +43,8 @@ class ConfigHead(wiring.Component):
     Parameters
     ----------
     load_bytes : bytes of the payload, which must be the sum of the stores' `load_bytes`
-    init_digest : CRC-32 of the payload that the memories power up with
+    init_digest : CRC-32 of the payload that the memories power up with; None where some memory
+        powers up with anything: the model is then invalid until it is loaded
 
     Members
     -------
@@ -56,7 +58,7 @@ class ConfigHead(wiring.Component):
         CRC-32 of the payload in the memories; zero while the model is invalid.
     """
 
-    def __init__(self, *, load_bytes: int, init_digest: int):
+    def __init__(self, *, load_bytes: int, init_digest: int | None):
         self.check(load_bytes, init_digest)
         self.load_bytes = load_bytes
         self.init_digest = init_digest
@@ -71,13 +73,13 @@ class ConfigHead(wiring.Component):
         )
 
     @staticmethod
-    def check(load_bytes: int, init_digest: int) -> None:
+    def check(load_bytes: int, init_digest: int | None) -> None:
         """Raise TypeError or ValueError unless the parameters make sense."""
         if not isinstance(load_bytes, int):
             raise TypeError(f"Load length must be an integer, not {load_bytes!r}")
-        if load_bytes < 1:
-            raise ValueError(f"Load length must be at least 1 byte, not {load_bytes!r}")
-        if not 0 <= init_digest < 1 << 32:
+        if load_bytes < 0:
+            raise ValueError(f"Load length must be at least 0 bytes, not {load_bytes!r}")
+        if init_digest is not None and not 0 <= init_digest < 1 << 32:
             raise ValueError(f"Initial digest must fit in 32 unsigned bits, not {init_digest!r}")
 
     @staticmethod
@@ -100,8 +102,8 @@ class ConfigHead(wiring.Component):
         left = Signal(ceil_log2(self.load_bytes) + 1, reset_less=True)
         closing = Signal(range(CRC_BYTES + 1), init=CRC_BYTES)
         differs, matched, accepted = Signal(), Signal(), Signal()
-        model_valid = Signal(init=1, reset_less=True)
-        digest = Signal(32, init=self.init_digest, reset_less=True)
+        model_valid = Signal(init=self.init_digest is not None, reset_less=True)
+        digest = Signal(32, init=self.init_digest or 0, reset_less=True)
 
         payload = valid & ~left[-1] & ~closing[-1]
         check = valid & left[-1] & ~closing[-1]

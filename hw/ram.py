@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Memories with one write and one read port, written so that synthesis adds nothing to them."""
+"""Memories as the devices have them, written so that synthesis adds nothing to them."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["BlockRam", "LutRam"]
+__all__ = ["BlockRam", "LutRam", "Spram"]
 
 
 def _ports(width, depth):
@@ -103,4 +103,55 @@ class LutRam(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.d.comb += self.ram_data.eq(_memory(m, self, self._contents, self._style))
+        return m
+
+
+class Spram(wiring.Component):
+    """Memory with one port for both writing and reading, whose words at power-up are unknown.
+
+    The latch of `ram_data` loads in cycles without a write. A simulation starts with words that
+    are neither 0 nor anybody's, so that nothing comes to depend on them; they do not go into
+    Verilog (`gen.verilog` drops what a memory of this name starts with).
+
+    Throughput: 1 read or 1 write per cycle.  Latency: 1 cycle.  Cost: one SB_SPRAM256KA per
+    16 bits x 16,384.
+
+    Parameters
+    ----------
+    width, depth : int
+
+    Members
+    -------
+    write_enable : In(1)
+    address : In(ceil_log2(depth))
+    write_data : In(width)
+    ram_data : Out(width)
+    """
+
+    def __init__(self, *, width: int, depth: int):
+        unknown = [(k * 0x9E37 + 0x79B9) & (1 << width) - 1 for k in range(depth)]
+        self._contents = memory.MemoryData(shape=width, depth=depth, init=unknown)
+        super().__init__(
+            {
+                "write_enable": In(1),
+                "address": In(ceil_log2(depth)),
+                "write_data": In(width),
+                "ram_data": Out(width),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.spram = ram = memory.Memory(self._contents, attrs={"ram_style": "huge"})
+        write, read = ram.write_port(), ram.read_port(domain="comb")
+        latch = Signal(len(self.ram_data), name="ram_data", reset_less=True)
+        m.d.comb += [
+            write.en.eq(self.write_enable),
+            write.addr.eq(self.address),
+            write.data.eq(self.write_data),
+            read.addr.eq(self.address),
+            self.ram_data.eq(latch),
+        ]
+        with m.If(~self.write_enable):
+            m.d.sync += latch.eq(read.data)
         return m

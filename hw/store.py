@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Weight and preset memories: read by the engine, written by the weight chain.
+"""Weight and preset memories: read by the engine, written by the weight chain (or constant).
 
                      +--> bank 0 --> [register] --+
       address -------+--> bank 1 --> [register] --+--> gate pairs --> register --> OR --> data
@@ -9,6 +9,9 @@
 Banks have the block RAM's own shapes (or the LUT RAM's 16 entries), and nothing but wires stands
 between an ECP5 block RAM and the register behind it. Banks are selected by gating: a LUT4 takes
 two banks' bits, the low bank-address bit and a decoded enable of the pair; the rest is an OR.
+
+A "const" store is logic: its address goes into a register, and each bit of the word is a function
+of that register, built from multiplexers whose equal parts are shared.
 """
 
 from collections.abc import Sequence
@@ -21,10 +24,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from xnorforge.hw.ram import BlockRam, LutRam
+from xnorforge.hw.ram import BlockRam, LutRam, Spram
 from xnorforge.hw.store_loader import LOAD, StoreLoader
 
-__all__ = ["FAMILIES", "Store", "StoreConfig", "StoreFamily"]
+__all__ = ["FAMILIES", "KINDS", "Store", "StoreConfig", "StoreFamily"]
+
+KINDS = ("block", "lut", "spram", "const")
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ FAMILIES = {
 }
 LUT_RAM_DEPTH = 16
 LUT_RAM_WIDTH = 4
+SPRAM_SHAPE = (16, 16384)
+SPRAM_FAMILIES = ("ice40",)  # some of its devices have it, see `gen.devices`
 MERGE_INPUTS = 16  # values OR-ed between two registers: two levels of LUT4
 
 
@@ -57,13 +64,15 @@ MERGE_INPUTS = 16  # values OR-ed between two registers: two levels of LUT4
 class StoreConfig:
     """Shape of a `Store`.
 
-    width, depth: words of `width` bits. kind: "block" (block RAM) or "lut" (LUT RAM, or
-    flip-flops where the family has none). family: key of `FAMILIES`. A store of depth 1 is a
-    register whatever its kind.
+    width, depth: words of `width` bits. kind: "block" (block RAM), "lut" (LUT RAM, or flip-flops
+    where the family has none), "spram" (iCE40 UltraPlus single-port RAM, unknown at power-up) or
+    "const" (constant logic, never loaded). family: key of `FAMILIES`. A store of depth 1 is a
+    register, or a constant, whatever its kind.
 
     Raises
     ------
-    TypeError, ValueError: a width or depth that is no positive integer; unknown kind or family.
+    TypeError, ValueError: a width or depth that is no positive integer; unknown kind or family; a
+        kind that the family has not.
     """
 
     width: int
@@ -78,11 +87,23 @@ class StoreConfig:
                 raise TypeError(f"Store {name} must be an integer, not {value!r}")
             if value < 1:
                 raise ValueError(f"Store {name} must be at least 1, not {value!r}")
-        if self.kind not in ("block", "lut"):
-            raise ValueError(f"Store kind must be 'block' or 'lut', not {self.kind!r}")
+        if self.kind not in KINDS:
+            raise ValueError(f"Store kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
         if self.family not in FAMILIES:
             known = ", ".join(FAMILIES)
             raise ValueError(f"Store family must be one of {known}, not {self.family!r}")
+        if self.kind == "spram" and self.family not in SPRAM_FAMILIES:
+            raise ValueError(f"Store kind 'spram' does not exist on family {self.family!r}")
+
+    @property
+    def loadable(self) -> bool:
+        """Whether it takes a share of a weight load."""
+        return self.kind != "const"
+
+    @property
+    def initialised(self) -> bool:
+        """Whether it powers up with its words."""
+        return self.kind != "spram" or self.depth == 1
 
     @property
     def address_bits(self) -> int:
@@ -102,6 +123,10 @@ class StoreConfig:
         bits = self.columns[column]
         if self.kind == "lut":
             return bits, LUT_RAM_DEPTH
+        if self.kind == "spram":
+            return SPRAM_SHAPE
+        if self.kind == "const":
+            return bits, self.depth
 
         def price(shape):
             width, depth = shape
@@ -119,7 +144,7 @@ class StoreConfig:
         """Register stages before the first multiplexer."""
         if self.kind == "lut":
             return 0
-        return 2 if FAMILIES[self.family].register else 1
+        return 2 if self.kind == "block" and FAMILIES[self.family].register else 1
 
     @property
     def select_stages(self) -> int:
@@ -143,7 +168,16 @@ class StoreConfig:
     @property
     def block_rams(self) -> int:
         """Block RAMs, exactly."""
-        if self.kind == "lut" or self.depth == 1:
+        return self._tiles if self.kind == "block" else 0
+
+    @property
+    def sprams(self) -> int:
+        """SPRAM blocks, exactly."""
+        return self._tiles if self.kind == "spram" else 0
+
+    @property
+    def _tiles(self) -> int:
+        if self.depth == 1:
             return 0
         return sum(
             -(-bits // self.tile(column)[0]) * self.banks(column)
@@ -153,13 +187,15 @@ class StoreConfig:
     @property
     def lut_rams(self) -> int:
         """LUT RAM primitives of 16 x 4 bits, exactly."""
-        if self.kind == "block" or self.depth == 1 or not FAMILIES[self.family].lut_ram:
+        if self.kind != "lut" or self.depth == 1 or not FAMILIES[self.family].lut_ram:
             return 0
         return sum(-(-bits // LUT_RAM_WIDTH) for bits in self.columns) * self.banks(0)
 
     @property
     def load_bytes(self) -> int:
         """Bytes of its share of a weight load."""
+        if not self.loadable:
+            return 0
         return self.depth * sum(-(-bits // 8) for bits in self.columns)
 
     def check(self, words: Sequence[int]) -> list[int]:
@@ -177,6 +213,8 @@ class StoreConfig:
     def pack(self, words: Sequence[int]) -> bytes:
         """Its share of `weights.bin`: what the loader must be sent to hold `words`."""
         words = self.check(words)
+        if not self.loadable:
+            return b""
         share = bytearray()
         low = 0
         for bits in self.columns:
@@ -188,6 +226,8 @@ class StoreConfig:
 
     def unpack(self, share: bytes) -> list[int]:
         """Inverse of `pack`. Raises ValueError on a wrong length; unused bits are ignored."""
+        if not self.loadable:
+            raise ValueError("A constant store has no share of a load to unpack")
         if len(share) != self.load_bytes:
             raise ValueError(f"A store's share must be {self.load_bytes} bytes, not {len(share)}")
         words = [0] * self.depth
@@ -212,10 +252,11 @@ class Store(wiring.Component):
 
     `data` shows the word of `address` `config.latency` cycles later. While a load is under way
     `data` carries anything. Memories (and the register of a store of depth 1) power up with
-    `init` and are not touched by a reset.
+    `init`, SPRAM with anything, and are not touched by a reset. A constant store has `init` for
+    ever.
 
-    Throughput: 1 word per cycle.  Latency: `config.latency` cycles.  Cost: `config.block_rams`
-    or `config.lut_rams`, plus loader and multiplexers as in docs/blocks/stores.md.
+    Throughput: 1 word per cycle.  Latency: `config.latency` cycles.  Cost: `config.block_rams`,
+    `config.sprams` or `config.lut_rams`, plus loader and multiplexers as in docs/blocks/stores.md.
 
     Parameters
     ----------
@@ -227,26 +268,23 @@ class Store(wiring.Component):
     address : In(ceil_log2(depth))
     data : Out(width)
     load_i, load_o : In(LOAD), Out(LOAD)
-        Weight chain, see `xnorforge.hw.store_loader`.
+        Weight chain, see `xnorforge.hw.store_loader`. A constant store has neither.
     """
 
     def __init__(self, *, config: StoreConfig, init: Sequence[int]):
         self.config = config
         self._words = config.check(init)
-        super().__init__(
-            {
-                "address": In(config.address_bits),
-                "data": Out(config.width),
-                "load_i": In(LOAD),
-                "load_o": Out(LOAD),
-            }
-        )
+        load = {"load_i": In(LOAD), "load_o": Out(LOAD)} if config.loadable else {}
+        super().__init__({"address": In(config.address_bits), "data": Out(config.width), **load})
 
     def elaborate(self, platform):
         # `addresses[n]` is the address n cycles ago; each column reads its banks and narrows
         # them down, a stage at a time, by the address bits above the bank's.
         m = Module()
         config = self.config
+        if not config.loadable:
+            self._constant(m)
+            return m
         m.submodules.loader = loader = StoreLoader(columns=config.columns, depth=config.depth)
         wiring.connect(m, wiring.flipped(self.load_i), loader.load_i)
         wiring.connect(m, loader.load_o, wiring.flipped(self.load_o))
@@ -267,6 +305,38 @@ class Store(wiring.Component):
             low += bits
         m.d.comb += self.data.eq(Cat(parts))
         return m
+
+    def _constant(self, m):
+        """Every bit of the word as a function of the registered address."""
+        config = self.config
+        address = Signal(config.address_bits, name="rom_address", reset_less=True)
+        m.d.sync += address.eq(self.address)
+        known = {}
+
+        def function(table, bits):
+            """A value with truth table `table` over the low address bits; equal ones are one."""
+            if bits == 0:
+                return C(table, 1)
+            low = table & (1 << (1 << bits - 1)) - 1
+            high = table >> (1 << bits - 1)
+            if low == high:
+                return function(low, bits - 1)
+            if (table, bits) not in known:
+                value = Signal(name="rom")
+                known[table, bits] = value
+                m.d.comb += value.eq(
+                    Mux(address[bits - 1], function(high, bits - 1), function(low, bits - 1))
+                )
+            return known[table, bits]
+
+        # Addresses past the last word repeat earlier words, which makes for smaller functions.
+        half = 1 << config.address_bits >> 1
+        words = self._words + self._words[config.depth - half : half]
+        tables = [0] * config.width
+        for place, word in enumerate(words):
+            for bit in range(config.width):
+                tables[bit] |= (word >> bit & 1) << place
+        m.d.comb += self.data.eq(Cat(function(table, config.address_bits) for table in tables))
 
     def _register(self, m, loader, column, word):
         value = Signal(self.config.columns[column], init=word, reset_less=True)
@@ -292,17 +362,11 @@ class Store(wiring.Component):
                     "depth": depth if count > 1 else config.depth,
                     "init": [word >> low & (1 << high - low) - 1 for word in bank_words],
                 }
-                if config.kind == "block":
-                    ram = BlockRam(**shape)
-                    m.d.comb += ram.read_enable.eq(~write)
-                else:
-                    ram = LutRam(**shape, distributed=FAMILIES[config.family].lut_ram)
+                ram = self._ram(m, loader, write, **shape)
                 m.submodules[f"column_{column}_bank_{bank}_bit_{low}"] = ram
                 m.d.comb += [
                     ram.write_enable.eq(enable),
-                    ram.write_address.eq(loader.address),
                     ram.write_data.eq(data[low:high]),
-                    ram.read_address.eq(self.address),
                 ]
                 pieces.append(ram.ram_data)
             value = Cat(pieces)
@@ -312,6 +376,25 @@ class Store(wiring.Component):
                 value = later
             values.append(value)
         return values
+
+    def _ram(self, m, loader, write, *, width, depth, init):
+        """A memory of the store's kind with its addresses; `write`: its column is written."""
+        config = self.config
+        if config.kind == "spram":
+            ram = Spram(width=width, depth=depth)
+            m.d.comb += ram.address.eq(Mux(loader.write.any(), loader.address, self.address))
+            return ram
+        if config.kind == "block":
+            ram = BlockRam(width=width, depth=depth, init=init)
+            m.d.comb += ram.read_enable.eq(~write)
+        else:
+            distributed = FAMILIES[config.family].lut_ram
+            ram = LutRam(width=width, depth=depth, init=init, distributed=distributed)
+        m.d.comb += [
+            ram.write_address.eq(loader.address),
+            ram.read_address.eq(self.address),
+        ]
+        return ram
 
     def _select(self, m, column, values, addresses):
         """The word of the whole address: pairs of banks gated and OR-ed, `select_stages` deep."""

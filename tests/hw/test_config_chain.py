@@ -22,24 +22,31 @@ CHAIN = (
     StoreConfig(8, 3, "block", "ecp5"),
 )
 LOAD_BYTES = sum(config.load_bytes for config in CHAIN)
+WITH_SPRAM = (
+    StoreConfig(9, 4, "const", "ice40"),
+    StoreConfig(21, 5, "spram", "ice40"),
+    StoreConfig(12, 6, "block", "ice40"),
+)
+ALL_CONSTANT = (StoreConfig(9, 4, "const", "ice40"), StoreConfig(30, 1, "const", "ice40"))
 
 
-def random_words(seed):
+def random_words(seed, stores=CHAIN):
     generator = random.Random(seed)
-    return [[generator.getrandbits(c.width) for _ in range(c.depth)] for c in CHAIN]
+    return [[generator.getrandbits(c.width) for _ in range(c.depth)] for c in stores]
 
 
-def payload_of(words):
-    return b"".join(config.pack(w) for config, w in zip(CHAIN, words, strict=True))
+def payload_of(words, stores=CHAIN):
+    return b"".join(config.pack(w) for config, w in zip(stores, words, strict=True))
 
 
 class Chain(wiring.Component):
     """A head and its stores, as a core holds them."""
 
-    def __init__(self, words, load_bytes=LOAD_BYTES):
-        payload = payload_of(words)
-        self.head = ConfigHead(load_bytes=load_bytes, init_digest=zlib.crc32(payload))
-        self.stores = [Store(config=c, init=w) for c, w in zip(CHAIN, words, strict=True)]
+    def __init__(self, words, stores=CHAIN, short=0):
+        payload = payload_of(words, stores)
+        digest = zlib.crc32(payload) if all(config.initialised for config in stores) else None
+        self.head = ConfigHead(load_bytes=len(payload) - short, init_digest=digest)
+        self.stores = [Store(config=c, init=w) for c, w in zip(stores, words, strict=True)]
         super().__init__({})
 
     def elaborate(self, platform):
@@ -48,8 +55,9 @@ class Chain(wiring.Component):
         load = self.head.load_o
         for k, store in enumerate(self.stores):
             m.submodules[f"store_{k}"] = store
-            wiring.connect(m, load, store.load_i)
-            load = store.load_o
+            if store.config.loadable:
+                wiring.connect(m, load, store.load_i)
+                load = store.load_o
         wiring.connect(m, load, self.head.load_i)
         return m
 
@@ -92,8 +100,8 @@ class Host:
         return found
 
 
-def run_host(script, words, **options):
-    chain = Chain(words)
+def run_host(script, words, stores=CHAIN, **options):
+    chain = Chain(words, stores)
 
     async def bench(ctx):
         await script(Host(chain, ctx))
@@ -255,7 +263,7 @@ def test_reset_between_loads_keeps_model_and_memories():
 
 def test_wrong_load_length_never_makes_a_valid_model():
     words = random_words(1)
-    chain = Chain(words, LOAD_BYTES - 1)
+    chain = Chain(words, short=1)
 
     async def bench(ctx):
         host = Host(chain, ctx)
@@ -266,13 +274,66 @@ def test_wrong_load_length_never_makes_a_valid_model():
     run(chain, [bench], bound=1000)
 
 
+def test_model_is_invalid_until_spram_is_loaded():
+    words, fresh = random_words(1, WITH_SPRAM), random_words(2, WITH_SPRAM)
+    fresh[0] = words[0]
+    payload = payload_of(fresh, WITH_SPRAM)
+
+    async def script(host):
+        assert host.state() == (0, 0)
+        load = ConfigHead.reference(payload)
+        await host.send(load[:-1] + bytes([load[-1] ^ 1]))
+        await host.settle()
+        assert host.state() == (0, 0)
+        await host.send(load)
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload))
+        assert await host.contents() == fresh
+
+    run_host(script, words, WITH_SPRAM)
+
+
+@pytest.mark.parametrize("cut", [1, 6, 20])
+def test_reset_in_the_middle_of_a_load_leaves_spram_invalid_until_a_whole_one(cut):
+    words = random_words(1, WITH_SPRAM)
+    payload = payload_of(words, WITH_SPRAM)
+
+    async def script(host):
+        await host.send(ConfigHead.reference(payload))  # interrupted by the reset
+        await host.settle()
+        assert host.state() == (0, 0)
+        await host.send(ConfigHead.reference(payload))
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload))
+        assert await host.contents() == words
+
+    run_host(script, words, WITH_SPRAM, reset=(cut,))
+
+
+def test_constants_alone_take_an_empty_payload():
+    words = random_words(1, ALL_CONSTANT)
+
+    async def script(host):
+        assert host.state() == (1, zlib.crc32(b""))
+        assert await host.contents() == words
+        await host.send(bytes([0, 0, 1, 0]))  # not the CRC of nothing
+        await host.settle()
+        assert host.state() == (0, 0)
+        await host.send(ConfigHead.reference(b""))
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(b""))
+        assert await host.contents() == words
+
+    run_host(script, words, ALL_CONSTANT)
+
+
 def test_converts_to_rtlil_inside_a_resettable_domain():
     assert "crc" in rtlil.convert(ResetInserter({})(Chain(random_words(1))), ports=[])
 
 
 def test_parameter_errors():
-    with pytest.raises(ValueError, match="at least 1 byte, not 0"):
-        ConfigHead.check(0, 0)
+    with pytest.raises(ValueError, match="at least 0 bytes, not -1"):
+        ConfigHead.check(-1, 0)
     with pytest.raises(TypeError, match="must be an integer, not '12'"):
         ConfigHead.check("12", 0)
     with pytest.raises(ValueError, match="must fit in 32 unsigned bits, not -1"):

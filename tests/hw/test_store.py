@@ -25,7 +25,18 @@ CONFIGS = [
     StoreConfig(19, 33, "lut", "ice40"),
     StoreConfig(50, 1, "lut", "ice40"),
     StoreConfig(100, 1, "block", "ecp5"),
+    StoreConfig(20, 40, "spram", "ice40"),
+    StoreConfig(16, 1, "spram", "ice40"),
 ]
+CONSTANT = [
+    StoreConfig(40, 1, "const", "ice40"),
+    StoreConfig(300, 2, "const", "ice40"),
+    StoreConfig(300, 8, "const", "ecp5"),
+    StoreConfig(70, 11, "const", "ecp5"),
+    StoreConfig(1, 100, "const", "ice40"),
+]
+SHAPES = [("block", "ice40"), ("block", "ecp5"), ("lut", "ice40"), ("lut", "ecp5")]
+SHAPES += [("spram", "ice40"), ("const", "ice40"), ("const", "ecp5")]
 
 
 def random_words(config, seed):
@@ -77,28 +88,51 @@ def check_store(config, gap=0.0):
     store = Store(config=config, init=words)
 
     async def bench(ctx):
-        await read(ctx, store, words, 3)
+        if config.initialised:
+            await read(ctx, store, words, 3)
+        if not config.loadable:
+            return
         assert await load(ctx, store, config.pack(fresh) + b"next", gap) == list(b"next")
         await read(ctx, store, fresh, 4)
 
     run(store, [bench], bound=10 * config.load_bytes + 300)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("config", CONFIGS + CONSTANT, ids=str)
 def test_reads_init_and_then_the_loaded_words(config):
     check_store(config)
 
 
-@settings(max_examples=25)
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [3136, 16384 + 700])
+def test_spram_of_one_bank_and_of_two(depth):
+    check_store(StoreConfig(16, depth, "spram", "ice40"))
+
+
+def test_spram_does_not_power_up_with_its_words():
+    config = StoreConfig(16, 64, "spram", "ice40")
+    words = random_words(config, 1)
+    with pytest.raises(AssertionError):
+        store = Store(config=config, init=words)
+        run(store, [lambda ctx: read(ctx, store, words, 3)], bound=300)
+
+
+@settings(max_examples=40)
 @given(
     width=st.integers(1, 80),
     depth=st.integers(1, 70),
-    kind=st.sampled_from(["block", "lut"]),
-    family=st.sampled_from(["ice40", "ecp5"]),
+    shape=st.sampled_from(SHAPES),
     gap=st.sampled_from([0.0, 0.5]),
 )
-def test_random_shapes(width, depth, kind, family, gap):
-    check_store(StoreConfig(width, depth, kind, family), gap)
+def test_random_shapes(width, depth, shape, gap):
+    check_store(StoreConfig(width, depth, *shape), gap)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 8, 13, 16])
+def test_constant_store_of_every_function_of_its_address(depth):
+    # Every truth table there is over a few addresses, or many of them.
+    width = min(1 << depth, 700)
+    check_store(StoreConfig(width, depth, "const", "ecp5"))
 
 
 @pytest.mark.parametrize("config", [c for c in CONFIGS if c.load_bytes < 3000], ids=str)
@@ -115,7 +149,7 @@ def test_start_in_the_middle_of_a_share_begins_again(config):
     run(store, [bench], bound=4 * config.load_bytes + 300)
 
 
-@pytest.mark.parametrize("config", CONFIGS[7:], ids=str)
+@pytest.mark.parametrize("config", [c for c in CONFIGS[7:] if c.initialised], ids=str)
 def test_reset_keeps_words_and_makes_the_rest_of_a_load_pass(config):
     words = random_words(config, 1)
     store = Store(config=config, init=words)
@@ -178,16 +212,37 @@ def test_unpack_inverts_pack(width, depth, family, seed):
         (StoreConfig(36, 1100, "block", "ecp5"), 3, 3),
         (StoreConfig(64, 16, "lut", "ecp5"), 1, 0),
         (StoreConfig(64, 65, "lut", "ecp5"), 2, 0),
+        (StoreConfig(16, 16384, "spram", "ice40"), 1, 0),
+        (StoreConfig(16, 16385, "spram", "ice40"), 2, 0),
+        (StoreConfig(64, 500, "const", "ecp5"), 1, 0),
     ],
 )
 def test_latency_and_block_rams_of_known_shapes(config, latency, block_rams):
     assert (config.latency, config.block_rams) == (latency, block_rams)
 
 
+@pytest.mark.parametrize(
+    ("width", "depth", "sprams"), [(16, 4096, 1), (32, 6272, 2), (17, 2, 2), (16, 16385, 2)]
+)
+def test_sprams_of_known_shapes(width, depth, sprams):
+    config = StoreConfig(width, depth, "spram", "ice40")
+    assert (config.sprams, config.block_rams, config.lut_rams) == (sprams, 0, 0)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_converts_to_rtlil(config):
     text = rtlil.convert(Store(config=config, init=random_words(config, 1)))
     assert "cell $memrd_v2" in text or config.depth == 1
+
+
+@pytest.mark.parametrize("config", CONSTANT, ids=str)
+def test_constant_store_has_no_memory_and_no_load(config):
+    store = Store(config=config, init=random_words(config, 1))
+    assert not hasattr(store, "load_i")
+    assert "mem" not in rtlil.convert(store, emit_src=False)
+    assert (config.load_bytes, config.pack(random_words(config, 1))) == (0, b"")
+    with pytest.raises(ValueError, match="constant store has no share"):
+        config.unpack(b"")
 
 
 def check_primitives(config, folder):
@@ -228,10 +283,12 @@ def test_parameter_errors():
         StoreConfig(8, 0)
     with pytest.raises(TypeError, match=r"width must be an integer, not 1\.5"):
         StoreConfig(1.5, 4)
-    with pytest.raises(ValueError, match="kind must be 'block' or 'lut', not 'spram'"):
-        StoreConfig(8, 4, "spram")
-    with pytest.raises(ValueError, match="family must be one of ice40, ecp5, not 'gowin'"):
-        StoreConfig(8, 4, "lut", "gowin")
+    with pytest.raises(ValueError, match="one of block, lut, spram, const, not 'flash'"):
+        StoreConfig(8, 4, "flash")
+    with pytest.raises(ValueError, match="'spram' does not exist on family 'ecp5'"):
+        StoreConfig(8, 4, "spram", "ecp5")
+    with pytest.raises(ValueError, match=r"family must be one of ice40, .*, not 'xilinx'"):
+        StoreConfig(8, 4, "lut", "xilinx")
     config = StoreConfig(8, 2)
     with pytest.raises(ValueError, match="depth 2 cannot take 3 words"):
         config.check([1, 2, 3])
