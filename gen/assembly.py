@@ -251,9 +251,11 @@ class Core(wiring.Component):
             protocol.Register.WEIGHTS_DIGEST: chain.weights_digest,
             protocol.Register.STATUS: chain.model_valid,
         }
+        # Events come late in their cycle and a count is a long carry chain: a register between.
         for register, event in counters.items():
             words[register] = count = Signal(32, name=register.name.lower())
-            m.d.sync += count.eq(count + event)
+            happened = Signal(name=f"{register.name.lower()}_event")
+            m.d.sync += [happened.eq(event), count.eq(count + happened)]
         with m.Switch(self.register_address):
             for register, word in words.items():
                 with m.Case(int(register)):

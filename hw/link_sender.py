@@ -155,6 +155,11 @@ class LinkSender(wiring.Component):
         ends = boundary & (length[7] | ~self.result.valid)
         m.d.sync += cut.eq(ends | length[4:].all() | waits)
 
+        # A record's beat is let go a cycle after its last bytes were loaded: the next look at
+        # `result` is many cycles away, and the core's way to stall starts at a register.
+        let_go = Signal()
+        m.d.sync += self.result.ready.eq(let_go & ~self.reset)
+
         def send(size, then):
             m.d.sync += [left.eq(size), step.eq(then)]
 
@@ -201,14 +206,14 @@ class LinkSender(wiring.Component):
                     if score_size > 2:
                         send(2, Step.UPPER_SCORE)
                     else:
-                        m.d.comb += self.result.ready.eq(~record.last)
+                        m.d.comb += let_go.eq(~record.last)
                         send(score_size, Mux(record.last, Step.LABEL, Step.SCORE))
             with m.Case(Step.UPPER_SCORE):
                 if score_size > 2:
-                    m.d.comb += self.result.ready.eq(~record.last)
+                    m.d.comb += let_go.eq(~record.last)
                     send(score_size - 2, Mux(record.last, Step.LABEL, Step.SCORE))
             with m.Case(Step.LABEL):
-                m.d.comb += self.result.ready.eq(1)
+                m.d.comb += let_go.eq(1)
                 m.d.sync += boundary.eq(1)
                 send(LABEL_BYTES, Step.SCORE)
             with m.Case(Step.CHECK):
