@@ -115,6 +115,7 @@ class _Model:
 _MODELS = {
     "ice40": _Model(2.6, 0.3, 1.3, 80, 30, 55, 3.0, 30, 1650, 850, 3, True),
     "ecp5": _Model(2.5, 0.3, 1.3, 70, 30, 45, 3.0, 30, 1600, 850, 2, False),
+    "gowin": _Model(2.5, 0.3, 1.3, 70, 30, 45, 3.0, 30, 1600, 850, 2, False),
 }
 
 
@@ -161,7 +162,24 @@ def mvu_store(config: MvuConfig, field: str, kind: str) -> Resources:
         )
         return _memory(shape) + Resources(cells=30, flipflops=25 + shape.width)
     known = config.weight_config if field == "weight_store" else config.preset_config
-    return store(StoreConfig(known.width, known.depth, kind, config.family))
+    shape = StoreConfig(known.width, known.depth, kind, config.family)
+    if kind == "const":
+        return _constant(shape, merged=field == "weight_store")
+    return store(shape)
+
+
+def _constant(config: StoreConfig, merged: bool) -> Resources:
+    """Constant logic. merged: each bit's last LUT4 has room for the XNOR that takes it."""
+    depth = config.depth
+    if depth == 1:
+        # No table, and a weight's XNOR becomes wire.
+        return Resources(cells=-config.width if merged else 0)
+    shared = 0 if depth <= 8 else min(256, config.width)  # functions of the low three bits
+    each = 0 if merged and depth <= 16 else -(-depth // 16)
+    return Resources(
+        cells=round(each * config.width) + shared + config.address_bits,
+        flipflops=config.address_bits,
+    )
 
 
 def store(config: StoreConfig) -> Resources:
@@ -180,7 +198,14 @@ def _memory(config: StoreConfig) -> Resources:
     """The memories, the registers behind them and the multiplexers."""
     full, rest = divmod(config.width, FAMILIES[config.family].column_bits)
     column = _column(FAMILIES[config.family].column_bits, config.depth, config.kind, config.family)
-    used = Resources(full * column.cells, full * column.flipflops, full * column.blocks)
+    used = Resources(
+        full * column.cells,
+        full * column.flipflops,
+        full * column.blocks,
+        full * column.sprams,
+        full * column.carries,
+        full * column.lut_rams,
+    )
     return used + _column(rest, config.depth, config.kind, config.family) if rest else used
 
 
@@ -204,7 +229,13 @@ def _column(bits: int, depth: int, kind: str, family: str) -> Resources:
         values = later
     # A LUT RAM of 16 x 4 takes four cells for its bits and two for its write port.
     cells = selects + 6 * config.lut_rams
-    return Resources(max(cells, registers) if packs_ff else cells, registers, config.block_rams)
+    return Resources(
+        max(cells, registers) if packs_ff else cells,
+        registers,
+        config.block_rams,
+        config.sprams,
+        lut_rams=config.lut_rams,
+    )
 
 
 def converter(config: WidthConverterConfig, family: str) -> Resources:
