@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from xnorforge.gen.errors import ModelError, ToolError
+from xnorforge.gen.errors import ModelError
+from xnorforge.gen.extras import extra_packages
 from xnorforge.gen.graph import Dot, Graph, Step
 from xnorforge.gen.load import read_graph
 from xnorforge.gen.lower import LayerMap, lower_with_maps
@@ -217,10 +218,8 @@ def _run_source(
     file: OnnxFile, graph: Graph, feed: np.ndarray, wanted: list[str]
 ) -> dict[str, np.ndarray]:
     """The source's tensors, each (N, elements) in C order of one image's tensor."""
-    try:
+    with extra_packages():
         import onnxruntime
-    except ImportError as error:
-        raise ToolError("trace needs onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3

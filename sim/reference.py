@@ -23,11 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
 
 from xnorforge.gen.errors import ModelError
+from xnorforge.gen.extras import extra_packages
 from xnorforge.gen.network import Dense, Network
+
+with extra_packages():
+    from numba import njit, types
+    from numba.extending import intrinsic
 
 __all__ = ["Executor", "Result"]
 

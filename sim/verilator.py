@@ -20,9 +20,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import cocotb_tools.config
-
 from xnorforge.gen.errors import ToolError
+from xnorforge.gen.extras import extra_packages
 from xnorforge.gen.tools import Progress, find_tool
 
 __all__ = [
@@ -136,6 +135,8 @@ def build_cocotb(
     design public, which gives five times as much C++ to compile.
     """
     verilator = find_tool("verilator")
+    with extra_packages():
+        import cocotb_tools.config
     libraries = cocotb_tools.config.libs_dir
 
     def build(folder: Path) -> None:

