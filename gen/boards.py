@@ -36,7 +36,7 @@ _BAUD_ERROR = 0.01
 @dataclass(frozen=True)
 class Pin:
     """site: the package's name of the pin. options: in the words of the family's constraint
-    file, e.g. "-pullup yes" (iCE40) or "IO_TYPE=LVCMOS33" (ECP5)."""
+    file, e.g. "-pullup yes" (iCE40), "IO_TYPE=LVCMOS33" (ECP5 and Gowin)."""
 
     site: str
     options: str = ""
@@ -69,7 +69,12 @@ class Board:
         Raises PlanError when the PLL cannot go there.
         """
         try:
-            return PllConfig.nearest(self.pll, self.oscillator_hz, clock_hz or self.clock_hz)
+            return PllConfig.nearest(
+                self.pll,
+                self.oscillator_hz,
+                clock_hz or self.clock_hz,
+                part=self.device.pll_part,
+            )
         except ValueError as error:
             raise PlanError(f"Board {self.name}: {error}; choose another clock") from error
 
@@ -162,7 +167,9 @@ def load_board(path: Path) -> Board:
         },
     )
     try:
-        PllConfig.nearest(board.pll, board.oscillator_hz, board.clock_hz)
+        PllConfig.nearest(
+            board.pll, board.oscillator_hz, board.clock_hz, part=board.device.pll_part
+        )
     except ValueError as error:
         raise wrong("clock_hz", f"does not suit the PLL: {error}") from error
     return board

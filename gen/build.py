@@ -36,8 +36,10 @@ from xnorforge.gen.constraints import (
     Clock,
     Timing,
     check_pll,
-    constraints,
+    constraint_files,
     find_clock,
+    pack_args,
+    place_and_route_args,
     read_netlist,
     read_timing,
 )
@@ -164,14 +166,14 @@ class _Flow:
                 f"{self.verilog}: its PLL makes {clock.pll.output_hz / 1e6:.6f} MHz, but the plan "
                 f"says {self.clock_hz / 1e6:.6f} MHz: compile the model again"
             )
-        path = self.work / f"constraints{self.family.constraints_suffix}"
-        path.write_text(constraints(self.board, clock))
+        for name, text in constraint_files(self.board, clock).items():
+            (self.work / name).write_text(text)
         routed = time.monotonic()
         seed, timings = self._place_and_route(seeds, clock)
         seconds["place_and_route"] = time.monotonic() - routed
         seconds["pack"] = self._pack(seed)
         seconds["total"] = time.monotonic() - started
-        os.rename(self.work / f"seed{seed}.json", self.work / "timing.json")
+        os.rename(self.work / f"seed{seed}-timing.json", self.work / "timing.json")
         os.rename(
             self.work / f"seed{seed}{self.family.routed_suffix}",
             self.work / f"routed{self.family.routed_suffix}",
@@ -253,15 +255,11 @@ class _Flow:
         raise self._timing_error(timings, clock)
 
     def _attempt(self, seed: int) -> dict[str, Any]:
-        board, device = self.board, self.board.device
-        speed = ["--speed", board.speed] if board.speed else []
         args = [
-            *device.place_and_route_args,
-            *("--package", board.package, *speed),
+            *place_and_route_args(self.board),
             *("--json", "netlist.json"),
-            *(self.family.constraints_option, f"constraints{self.family.constraints_suffix}"),
             *(self.family.routed_option, f"seed{seed}{self.family.routed_suffix}"),
-            *("--report", f"seed{seed}.json"),
+            *("--report", f"seed{seed}-timing.json"),
             *("--seed", str(seed)),
             # Timing is judged here, against the PLL's real output.
             "--timing-allow-fail",
@@ -277,7 +275,7 @@ class _Flow:
             label=f"place and route, seed {seed}",
             cancel=self.cancel,
         )
-        return json.loads((self.work / f"seed{seed}.json").read_text())
+        return json.loads((self.work / f"seed{seed}-timing.json").read_text())
 
     def _refuse_overfull(self, seed: int) -> None:
         """Raise PlanError when the packed design has more of some cell than the device."""
@@ -308,10 +306,9 @@ class _Flow:
 
     def _pack(self, seed: int) -> float:
         self._tell("packing the bitstream")
-        compress = ["--compress"] if self.family.packer == "ecppack" else []
         return run_tool(
             self.family.packer,
-            [*compress, f"seed{seed}{self.family.routed_suffix}", self._bitstream],
+            pack_args(self.board, f"seed{seed}{self.family.routed_suffix}", self._bitstream),
             cwd=self.work,
             log=self.logs / "pack.log",
             progress=self.progress,
@@ -325,8 +322,10 @@ class _Flow:
         report = json.loads((self.work / "timing.json").read_text())
         utilization = report["utilization"]
         keys = self.family.cell_keys
-        used = {name: utilization[cell]["used"] for name, cell in keys.items()}
-        available = {name: utilization[cell]["available"] for name, cell in keys.items()}
+        used = {
+            name: sum(utilization[cell]["used"] for cell in cells) for name, cells in keys.items()
+        }
+        available = {name: utilization[cells[0]]["available"] for name, cells in keys.items()}
         prefix = self.family.flip_flop_prefix
         used["flip_flops"] = sum(c["type"].startswith(prefix) for c in netlist["cells"].values())
         return used, available

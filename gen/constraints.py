@@ -23,14 +23,16 @@ __all__ = [
     "Clock",
     "Timing",
     "check_pll",
-    "constraints",
+    "constraint_files",
     "find_clock",
+    "pack_args",
+    "place_and_route_args",
     "read_netlist",
     "read_timing",
 ]
 
 # Ports of the primitives that carry the clock that the design runs on.
-_OUTPUT_PORTS = ("PLLOUTGLOBAL", "PLLOUTCORE", "CLKOP")
+_OUTPUT_PORTS = ("PLLOUTGLOBAL", "PLLOUTCORE", "CLKOP", "CLKOUT")
 # nextpnr keeps a period in whole picoseconds.
 _PERIOD_STEP = 1.01e-12
 
@@ -94,27 +96,74 @@ def find_clock(netlist: dict[str, Any], board: Board) -> Clock:
     names = [name for name, net in netlist["netnames"].items() if net["bits"] == [bit]]
     return Clock(
         net=min(names, key=lambda name: ("$" in name, len(name), name)),
-        pll=PllConfig.from_parameters(board.pll, board.oscillator_hz, numbers),
+        pll=PllConfig.from_parameters(
+            board.pll, board.oscillator_hz, numbers, part=board.device.pll_part
+        ),
     )
 
 
-def constraints(board: Board, clock: Clock) -> str:
-    """The constraint file of the board's family: pins, and the clock at its real frequency."""
+def constraint_files(board: Board, clock: Clock) -> dict[str, str]:
+    """Constraint files of the board's family by name: pins, and the clock at its real frequency."""
     mhz = clock.pll.output_hz / 1e6
-    lines = []
-    if board.device.family.name == "ice40":
+    family = board.device.family.name
+    pins, clocks = [], []
+    if family == "ice40":
         for port, pin in board.pins.items():
-            lines.append(" ".join(["set_io", *pin.options.split(), port, pin.site]))
-        lines.append(f"set_frequency {clock.net} {mhz:.6f}")
-    elif board.device.family.name == "ecp5":
+            pins.append(" ".join(["set_io", *pin.options.split(), port, pin.site]))
+        clocks.append(f"set_frequency {clock.net} {mhz:.6f}")
+    elif family == "ecp5":
         for port, pin in board.pins.items():
-            lines.append(f'LOCATE COMP "{port}" SITE "{pin.site}";')
+            pins.append(f'LOCATE COMP "{port}" SITE "{pin.site}";')
             if pin.options:
-                lines.append(f'IOBUF PORT "{port}" {pin.options};')
-        lines.append(f'FREQUENCY NET "{clock.net}" {mhz:.6f} MHZ;')
+                pins.append(f'IOBUF PORT "{port}" {pin.options};')
+        clocks.append(f'FREQUENCY NET "{clock.net}" {mhz:.6f} MHZ;')
+    elif family == "gowin":
+        for port, pin in board.pins.items():
+            pins.append(f'IO_LOC "{port}" {pin.site};')
+            if pin.options:
+                pins.append(f'IO_PORT "{port}" {pin.options};')
+        clocks.append(f"create_clock -period {1000 / mhz:.6f} [get_nets {{{clock.net}}}]")
     else:
-        raise ToolError(f"No constraint file is known for family {board.device.family.name!r}")
-    return "\n".join(lines) + "\n"
+        raise ToolError(f"No constraint file is known for family {family!r}")
+    suffixes = board.device.family.constraints_suffixes
+    texts = [pins + clocks] if len(suffixes) == 1 else [pins, clocks]
+    return {
+        f"constraints{suffix}": "\n".join(lines) + "\n"
+        for suffix, lines in zip(suffixes, texts, strict=True)
+    }
+
+
+def place_and_route_args(board: Board) -> list[str]:
+    """nextpnr's arguments for a board: device, package, speed and constraint files.
+
+    The files lie in nextpnr's working folder under the names that `constraint_files` gives them.
+    """
+    device, family = board.device, board.device.family
+    if family.name == "gowin":
+        return [
+            *("--device", f"{device.part}{board.package}{board.speed}"),
+            *("--vopt", f"family={device.chip}"),
+            *("--vopt", "cst=constraints.cst"),
+            *("--sdc", "constraints.sdc"),
+        ]
+    speed = ["--speed", board.speed] if board.speed else []
+    (suffix,) = family.constraints_suffixes
+    return [
+        *device.place_and_route_args,
+        *("--package", board.package, *speed),
+        *(f"--{suffix[1:]}", f"constraints{suffix}"),
+    ]
+
+
+def pack_args(board: Board, routed: str, bitstream: str) -> list[str]:
+    """The packer's arguments for a routed result."""
+    packer = board.device.family.packer
+    if packer == "gowin_pack":
+        # Pins that also serve configuration are the design's once it runs.
+        shared = ("--sspi_as_gpio", "--mspi_as_gpio", "--ready_as_gpio", "--done_as_gpio")
+        return ["-d", board.device.chip, *shared, "-o", bitstream, routed]
+    options = ["--compress"] if packer == "ecppack" else []
+    return [*options, routed, bitstream]
 
 
 def read_timing(report: dict[str, Any], output_hz: float) -> Timing:

@@ -22,10 +22,11 @@ class Family:
     lut_ram: look-up tables can be memory (distributed RAM).
     synthesis: yosys command that maps to the family, without `-top` and `-json`.
     place_and_route, packer: names in `gen.tools`.
-    constraints_..., routed_...: suffix of nextpnr's constraint file and of its routed result,
-        and the options that name them.
-    cell_keys: what nextpnr's report calls logic cells, block RAMs and DSPs. On iCE40 a logic cell
-        is a LUT4 with its carry and flip-flop; elsewhere a LUT4.
+    constraints_suffixes: of the constraint files that nextpnr reads, pins first.
+    routed_suffix, routed_option: suffix of nextpnr's routed result, and the option that names it.
+    cell_keys: what nextpnr's report calls logic cells, block RAMs and DSPs; several are added up.
+        On iCE40 a logic cell is a LUT4 with its carry and flip-flop; on ECP5 a LUT4; on Gowin a
+        LUT4, a carry, or the LUT4 that a flip-flop takes whose input comes from elsewhere.
     flip_flop_prefix: how the names of flip-flop cells begin in yosys's netlist.
     """
 
@@ -36,11 +37,10 @@ class Family:
     place_and_route: str
     packer: str
     bitstream_suffix: str
-    constraints_suffix: str
-    constraints_option: str
+    constraints_suffixes: tuple[str, ...]
     routed_suffix: str
     routed_option: str
-    cell_keys: dict[str, str]
+    cell_keys: dict[str, tuple[str, ...]]
     flip_flop_prefix: str
 
     @property
@@ -59,18 +59,23 @@ class Family:
 class Device:
     """One FPGA.
 
-    luts: LUT4s. block_rams: blocks of `family.block_ram_bits`. spram_blocks: single-port blocks
-    of 16 bits x 16,384 that cannot be initialised (UP5K). dsps: multiplier blocks.
+    luts: LUT4s. flipflops. block_rams: blocks of `family.block_ram_bits`. lut_rams: LUT RAM
+    primitives of 16 x 4 bits. spram_blocks: single-port blocks of 16 bits x 16,384 that cannot
+    be initialised (UP5K). dsps: multiplier blocks.
     place_and_route_args: nextpnr arguments that name the device. synthesis_args: what the
     device adds to its family's synthesis command. package, speed: used when no board names one
     ("" where the family has no speed grades). clock_hz: core clock when nothing else is asked.
+    part: how a Gowin part number begins, before package and speed. chip: what nextpnr and
+    gowin_pack call the chip in it. pll_part: what its PLL calls it, see `hw.pll`.
     """
 
     name: str
     title: str
     family: Family
     luts: int
+    flipflops: int
     block_rams: int
+    lut_rams: int
     spram_blocks: int
     dsps: int
     place_and_route_args: tuple[str, ...]
@@ -78,6 +83,9 @@ class Device:
     package: str
     speed: str
     clock_hz: int
+    part: str = ""
+    chip: str = ""
+    pll_part: str = ""
 
 
 _ICE40 = Family(
@@ -88,14 +96,13 @@ _ICE40 = Family(
     place_and_route="nextpnr-ice40",
     packer="icepack",
     bitstream_suffix=".bin",
-    constraints_suffix=".pcf",
-    constraints_option="--pcf",
+    constraints_suffixes=(".pcf",),
     routed_suffix=".asc",
     routed_option="--asc",
     cell_keys={
-        "logic_cells": "ICESTORM_LC",
-        "block_rams": "ICESTORM_RAM",
-        "dsps": "ICESTORM_DSP",
+        "logic_cells": ("ICESTORM_LC",),
+        "block_rams": ("ICESTORM_RAM",),
+        "dsps": ("ICESTORM_DSP",),
     },
     flip_flop_prefix="SB_DFF",
 )
@@ -108,15 +115,37 @@ _ECP5 = Family(
     place_and_route="nextpnr-ecp5",
     packer="ecppack",
     bitstream_suffix=".bit",
-    constraints_suffix=".lpf",
-    constraints_option="--lpf",
+    constraints_suffixes=(".lpf",),
     routed_suffix=".config",
     routed_option="--textcfg",
-    cell_keys={"logic_cells": "TRELLIS_COMB", "block_rams": "DP16KD", "dsps": "MULT18X18D"},
+    cell_keys={
+        "logic_cells": ("TRELLIS_COMB",),
+        "block_rams": ("DP16KD",),
+        "dsps": ("MULT18X18D",),
+    },
     flip_flop_prefix="TRELLIS_FF",
 )
+_GOWIN = Family(
+    name="gowin",
+    block_ram_shapes=((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
+    lut_ram=True,
+    # -setundef: gowin_pack takes no undefined parameter.
+    synthesis=("synth_gowin", "-nowidelut", "-setundef"),
+    place_and_route="nextpnr-himbaechel-gowin",
+    packer="gowin_pack",
+    bitstream_suffix=".fs",
+    constraints_suffixes=(".cst", ".sdc"),
+    routed_suffix=".json",
+    routed_option="--write",
+    cell_keys={
+        "logic_cells": ("LUT4", "ALU"),
+        "block_rams": ("BSRAM",),
+        "dsps": ("MULT18X18",),
+    },
+    flip_flop_prefix="DFF",
+)
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (_ICE40, _ECP5)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (_ICE40, _ECP5, _GOWIN)}
 
 
 def _ecp5(size: str, luts: int, block_rams: int, dsps: int) -> Device:
@@ -125,6 +154,8 @@ def _ecp5(size: str, luts: int, block_rams: int, dsps: int) -> Device:
         title=f"Lattice ECP5 LFE5U-{size}F",
         family=_ECP5,
         luts=luts,
+        flipflops=luts,
+        lut_rams=luts // 8,
         block_rams=block_rams,
         spram_blocks=0,
         dsps=dsps,
@@ -142,6 +173,8 @@ _ALL = (
         title="Lattice iCE40 UltraPlus UP5K",
         family=_ICE40,
         luts=5280,
+        flipflops=5280,
+        lut_rams=0,
         block_rams=30,
         spram_blocks=4,
         dsps=8,
@@ -156,6 +189,8 @@ _ALL = (
         title="Lattice iCE40 HX8K",
         family=_ICE40,
         luts=7680,
+        flipflops=7680,
+        lut_rams=0,
         block_rams=32,
         spram_blocks=0,
         dsps=0,
@@ -168,6 +203,44 @@ _ALL = (
     _ecp5("25", luts=24_288, block_rams=56, dsps=28),
     _ecp5("45", luts=43_848, block_rams=108, dsps=72),
     _ecp5("85", luts=83_640, block_rams=208, dsps=156),
+    Device(
+        name="gw1nr-9",
+        title="Gowin GW1NR-9",
+        family=_GOWIN,
+        luts=8640,
+        flipflops=6480,
+        block_rams=26,
+        lut_rams=270,
+        spram_blocks=0,
+        dsps=20,
+        place_and_route_args=(),
+        synthesis_args=("-family", "gw1n"),
+        package="QN88P",
+        speed="C6/I5",
+        clock_hz=60_000_000,
+        part="GW1NR-LV9",
+        chip="GW1N-9C",
+        pll_part="GW1NR-9C",
+    ),
+    Device(
+        name="gw2a-18",
+        title="Gowin GW2A-18",
+        family=_GOWIN,
+        luts=20_736,
+        flipflops=15_552,
+        block_rams=46,
+        lut_rams=648,
+        spram_blocks=0,
+        dsps=48,
+        place_and_route_args=(),
+        synthesis_args=("-family", "gw2a"),
+        package="PG256",
+        speed="C8/I7",
+        clock_hz=80_000_000,
+        part="GW2A-LV18",
+        chip="GW2A-18C",
+        pll_part="GW2A-18C",
+    ),
 )
 
 DEVICES: dict[str, Device] = {device.name: device for device in _ALL}

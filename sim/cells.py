@@ -23,13 +23,19 @@ from xnorforge.gen.tools import run_tool
 
 __all__ = ["pack", "packed_cells", "primitives"]
 
-_PACK_DEVICE = {"ice40": "--hx8k", "ecp5": "--85k"}
+_PACK_DEVICE = {
+    "ice40": ("--hx8k",),
+    "ecp5": ("--85k",),
+    "gowin": ("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C"),
+}
 
 
 def primitives(component: Any, family: str, folder: Path) -> Counter[str]:
     """Synthesise a component in an existing folder: how many cells of each type it takes."""
     (folder / "component.il").write_text(rtlil.convert(component))
     synthesis = " ".join(FAMILIES[family].synthesis)
+    if family == "gowin":
+        synthesis += " -noiopads"  # `pack` takes the ports away
     (folder / "synthesis.ys").write_text(
         "read_rtlil component.il\nproc\nmemory_collect\nwrite_verilog component.v\n"
         "design -reset\nread_verilog component.v\nproc\n"
@@ -50,11 +56,19 @@ def packed_cells(component: Any, family: str, folder: Path) -> dict[str, int]:
 def pack(family: str, folder: Path, site: Sequence[str] = ()) -> dict[str, int]:
     """Pack a folder's netlist.json: used resources by nextpnr's names.
 
-    site: nextpnr's arguments for device, package and constraints, where it matters which.
+    site: nextpnr's arguments for device, package and constraints, where it matters which. Gowin's
+    LUT4 counts the carry cells (ALU) too, which take the place of one; without a site the netlist
+    must be one without pads, since its packer wants every pad on a pin.
     """
     log = folder / "pack.log"
     tool = FAMILIES[family].place_and_route
-    args = [*(site or [_PACK_DEVICE[family]]), "--json", "netlist.json", "--pack-only"]
+    name = "netlist.json"
+    if family == "gowin" and not site:
+        netlist = json.loads((folder / name).read_text())
+        netlist["modules"]["top"]["ports"] = {}
+        name = "portless.json"
+        (folder / name).write_text(json.dumps(netlist))
+    args = [*(site or _PACK_DEVICE[family]), "--json", name, "--pack-only"]
     run_tool(tool, args, cwd=folder, log=log)
     used = re.findall(r"^Info:\s+(\w+):\s*(\d+)/", log.read_text(), flags=re.MULTILINE)
     if not used:

@@ -16,6 +16,13 @@ from xnorforge.gen.tools import run_tool
 from xnorforge.hw.pll import PLL_KINDS, Pll, PllConfig, ResetSequencer
 
 MHZ = 1_000_000
+# Part in gowin_pll's words, highest PFD, VCO range and output range in Hz, by `DEVICE`.
+GOWIN = {
+    "GW1N-1": ("GW1N-1 C6/I5", 400e6, 400e6, 900e6, 3.125e6, 450e6),
+    "GW1NR-9C": ("GW1NR-9 C6/I5", 400e6, 400e6, 1200e6, 3.125e6, 600e6),
+    "GW2A-18C": ("GW2A-18 C8/I7", 500e6, 500e6, 1250e6, 3.90625e6, 625e6),
+}
+PARTS = [(kind, "") for kind in PLL_KINDS if kind != "rPLL"] + [("rPLL", part) for part in GOWIN]
 
 
 def calculator(tmp_path, name, *args):
@@ -59,6 +66,45 @@ def test_ecp5_setting_equals_ecppll(tmp_path, source, target):
     assert setting.instance_parameters()["CLKOP_CPHASE"] in (int(phase[1]), int(phase[1]) + 1)
 
 
+@pytest.mark.parametrize("source, target", [(27, 60), (27, 81), (24, 30), (27, 100), (50, 133)])
+@pytest.mark.parametrize("part", GOWIN)
+def test_gowin_setting_equals_gowin_pll(tmp_path, part, source, target):
+    text = calculator(
+        tmp_path, "gowin_pll", "-i", f"{source}", "-o", f"{target}", "-d", GOWIN[part][0]
+    )
+    ours = PllConfig.nearest("rPLL", source * MHZ, target * MHZ, part=part).instance_parameters()
+    for name in ("IDIV_SEL", "FBDIV_SEL", "ODIV_SEL"):
+        assert ours[name] == int(re.search(rf"\.{name}\((\d+)\)", text)[1])
+    assert float(ours["FCLKIN"]) == source
+    assert ours["DEVICE"] == part
+
+
+def gowin_settings(part, input_hz):
+    """All legal outputs of an rPLL, by its table written out once more."""
+    _, pfd_high, vco_low, vco_high, low, high = GOWIN[part]
+    for reference in range(1, 65):
+        pfd = input_hz / reference
+        if not 3e6 <= pfd <= pfd_high:
+            continue
+        for output in (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128):
+            for feedback in range(1, 65):
+                clk = pfd * feedback
+                if low <= clk <= high and vco_low <= clk * output <= vco_high:
+                    yield clk
+
+
+@settings(max_examples=15)
+@given(
+    part=st.sampled_from(sorted(GOWIN)),
+    input_mhz=st.integers(3, 133),
+    target=st.floats(16e6, 275e6),
+)
+def test_nearest_gowin_setting_is_legal_and_none_is_nearer(part, input_mhz, target):
+    setting = PllConfig.nearest("rPLL", input_mhz * MHZ, target, part=part)
+    best = min(abs(clk - target) for clk in gowin_settings(part, input_mhz * MHZ))
+    assert abs(setting.output_hz - target) == pytest.approx(best, abs=1e-3)
+
+
 def every_setting(kind, input_hz):
     """All legal (output, dividers), by the data sheets' tables written out once more."""
     ice = kind != "EHXPLLL"
@@ -78,7 +124,7 @@ def every_setting(kind, input_hz):
 
 @settings(max_examples=30)
 @given(
-    kind=st.sampled_from(PLL_KINDS),
+    kind=st.sampled_from([kind for kind in PLL_KINDS if kind != "rPLL"]),
     input_mhz=st.integers(10, 133),
     target=st.floats(16e6, 275e6),
 )
@@ -88,20 +134,21 @@ def test_nearest_is_legal_and_none_is_nearer(kind, input_mhz, target):
     assert abs(setting.output_hz - target) == pytest.approx(best, abs=1e-3)
 
 
-@pytest.mark.parametrize("kind", PLL_KINDS)
-def test_parameters_of_an_instance_give_the_setting_back(kind):
-    setting = PllConfig.nearest(kind, 12 * MHZ, 60e6)
+@pytest.mark.parametrize("kind, part", PARTS)
+def test_parameters_of_an_instance_give_the_setting_back(kind, part):
+    setting = PllConfig.nearest(kind, 12 * MHZ, 64e6, part=part)
     numbers = {
         name: value.value if isinstance(value, Const) else value
         for name, value in setting.instance_parameters().items()
     }
-    assert PllConfig.from_parameters(kind, 12 * MHZ, numbers) == setting
+    assert PllConfig.from_parameters(kind, 12 * MHZ, numbers, part=part) == setting
 
 
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"kind": "rPLL"}, "PLL kind must be one of SB_PLL40_CORE"),
+        ({"kind": "MMCM"}, "PLL kind must be one of SB_PLL40_CORE, .*, rPLL, not 'MMCM'"),
+        ({"kind": "rPLL", "part": "GW9"}, "rPLL part must be one of 'GW1N-1', .*, not 'GW9'"),
         ({"input_hz": 9 * MHZ}, "input frequency must be 10 to 133 MHz, not 9 MHz"),
         ({"feedback": 129}, "feedback divider cannot be 129"),
         ({"output": 24}, "output divider cannot be 24"),
@@ -200,6 +247,13 @@ def test_ecp5_pll_converts_with_feedback_from_its_output():
     output = re.search(r"connect \\CLKOP (\S+)", text)[1]
     assert f"connect \\CLKFB {output}" in text
     assert 'attribute \\ICP_CURRENT "12"' in text
+
+
+def test_gowin_pll_converts_with_its_part_and_input():
+    text = pll_rtlil(PllConfig.nearest("rPLL", 27 * MHZ, 60e6, part="GW1NR-9C"))
+    assert "connect \\CLKIN \\clk_in" in text
+    assert 'parameter \\DEVICE "GW1NR-9C"' in text
+    assert 'parameter \\FCLKIN "27"' in text
 
 
 def pll_rtlil(setting):
