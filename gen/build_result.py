@@ -11,13 +11,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.boards import Board
-from xnorforge.gen.errors import BundleError, ToolError
+from xnorforge.gen.build_cache import sha256
+from xnorforge.gen.errors import ToolError
 
 __all__ = [
     "BuildResult",
@@ -29,8 +30,8 @@ __all__ = [
     "work_folder",
 ]
 
-# Part of the cache's key: raise it when the steps of a build change.
-_FLOW = 1
+# Part of the key: raise it when the steps of a build change.
+_FLOW = 2
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class BuildResult:
     clock_hz: the PLL's output. constraint_hz: what nextpnr held timing against (equal but for
         its whole picoseconds). fmax_hz: what it reached, with `seed`.
     used, available: logic_cells, block_rams, dsps after packing; `used` has flip_flops too.
-    seeds: Fmax in Hz of every seed tried. seconds: of each step, and "total".
+    seeds: Fmax in Hz of every seed tried; failed: why, of those that place and route ended
+        without a result for. seconds: what the tools took for each step and in "total", now or
+        when a step that is `reused` was made.
     tools: versions. cached: True when nothing had to be made.
     """
 
@@ -60,6 +63,8 @@ class BuildResult:
     seconds: dict[str, float]
     tools: dict[str, str]
     cached: bool
+    failed: dict[int, str] = field(default_factory=dict)
+    reused: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         item = dataclasses.asdict(self)
@@ -67,18 +72,17 @@ class BuildResult:
         return item
 
 
-def cache_key(
-    verilog: Path, board: Board, clock_hz: float, seeds: Sequence[int], tools: dict[str, str]
-) -> str:
-    """Hash of all that the result depends on."""
-    if not verilog.is_file():
-        raise BundleError(f"{verilog} is missing: compile the model again")
-    parts = [_FLOW, _sha256(verilog), dataclasses.asdict(board), clock_hz, list(seeds), tools]
+def cache_key(verilog_sha256: str, board: Board, clock_hz: float, tools: dict[str, str]) -> str:
+    """Hash of all that the result depends on, but for the seeds."""
+    parts = [_FLOW, verilog_sha256, dataclasses.asdict(board), clock_hz, tools]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def read_result(out: Path, key: str | None = None) -> BuildResult | None:
-    """What an earlier build left, if its files are unchanged and it is of this key (if given)."""
+def read_result(
+    out: Path, key: str | None = None, asked: dict[str, Any] | None = None
+) -> BuildResult | None:
+    """What an earlier build left, if its files are unchanged and it is of this key and was made
+    for these seeds (where given)."""
     path = out / "report.json"
     if not path.is_file():
         return None
@@ -88,6 +92,8 @@ def read_result(out: Path, key: str | None = None) -> BuildResult | None:
         return None
     if not isinstance(report, dict) or (key is not None and report.get("key") != key):
         return None
+    if asked is not None and report.get("asked") != asked:
+        return None
     found = file_digests(out)
     found.pop("report.json")
     if found != report.get("files"):
@@ -95,7 +101,9 @@ def read_result(out: Path, key: str | None = None) -> BuildResult | None:
     (bitstream,) = [out / name for name in report["files"] if name.startswith("bitstream.")]
     fields = {field.name for field in dataclasses.fields(BuildResult)}
     values = {name: value for name, value in report.items() if name in fields}
-    values["seeds"] = {int(seed): fmax for seed, fmax in report["seeds"].items()}
+    for name in ("seeds", "failed"):
+        values[name] = {int(seed): value for seed, value in report.get(name, {}).items()}
+    values["reused"] = tuple(report.get("reused", ()))
     return BuildResult(folder=out, bitstream=bitstream, cached=True, **values)
 
 
@@ -133,8 +141,4 @@ def replace_result(work: Path, out: Path) -> None:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a folder, by name."""
-    return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}

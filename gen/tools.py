@@ -234,13 +234,16 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _last_error(log: Path, status: int) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"ended by signal {name}" + (
+            " (by hand, or out of memory)" if name == "SIGKILL" else ""
+        )
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     for word in ("error", "fail"):
         for line in reversed(lines):
             if word in line.lower():
                 return line
-    if status < 0:
-        return f"ended by signal {signal.Signals(-status).name}"
     return lines[-1] if lines else f"exit code {status} and no output"
 
 

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Real bitstreams from a small design with the shell's ports, and every way a build can fail."""
 
+import dataclasses
+import errno
+import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +19,7 @@ from amaranth import *
 from amaranth.back import rtlil
 
 from xnorforge.gen import build as build_module
+from xnorforge.gen import build_cache, build_flow
 from xnorforge.gen.boards import BOARDS
 from xnorforge.gen.build import TimingError, build_verilog
 from xnorforge.gen.constraints import read_timing
@@ -97,6 +102,14 @@ def check(result, name):
     assert set(result.seconds) == {"synthesis", "place_and_route", "pack", "total"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """These tests start with nothing kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XNORFORGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """A folder with the echo built for the iCEBreaker; tests that change it copy it."""
@@ -127,11 +140,13 @@ def test_unchanged_build_is_kept_and_a_changed_one_made_again(copy):
     stamp = first.bitstream.stat().st_mtime_ns
     assert make(copy, "icebreaker").bitstream.stat().st_mtime_ns == stamp
     told = []
-    assert not make(copy, "icebreaker", force=True, progress=told.append).cached
+    seeds = []
+    again = make(copy, "icebreaker", force=True, jobs=1, progress=told.append, report=seeds.append)
+    assert not again.cached and again.reused == ()
     steps = [line for line in told if not line.endswith(" s")]
-    assert steps[:2] == ["synthesis", "place and route, seed 1"]
-    assert "MHz, 30.0 wanted" in steps[2]
-    assert steps[3:] == ["packing the bitstream"]
+    assert steps == ["synthesis", "place and route, seed 1", "packing the bitstream"]
+    (seed,) = seeds
+    assert str(seed).startswith("seed 1: ") and "MHz, 30.00 wanted, " in str(seed)
     with (copy / "design.v").open("a") as verilog:
         verilog.write("// changed\n")
     assert not make(copy, "icebreaker").cached
@@ -141,14 +156,16 @@ def test_damaged_result_is_made_again(copy):
     bitstream = make(copy, "icebreaker").bitstream
     before = bitstream.read_bytes()
     bitstream.write_bytes(before[:-1] + b"x")
-    assert not make(copy, "icebreaker").cached
+    again = make(copy, "icebreaker")
+    assert not again.cached
+    assert set(again.reused) == {"synthesis", "seed 1", "pack"}
     assert bitstream.read_bytes() == before
 
 
 def test_timing_without_a_constraint_on_the_pll_is_refused(copy, monkeypatch):
-    real = build_module.constraint_files
+    real = build_flow.constraint_files
     monkeypatch.setattr(
-        build_module,
+        build_flow,
         "constraint_files",
         lambda board, clock: {
             name: text.rsplit("set_frequency", 1)[0] for name, text in real(board, clock).items()
@@ -221,10 +238,198 @@ def test_second_build_at_a_time_is_refused(copy, tmp_path):
         make(copy, "icebreaker", force=True)
 
 
-@pytest.mark.parametrize("options", [{"seeds": ()}, {"jobs": 0}])
-def test_empty_search_is_refused(copy, options):
-    with pytest.raises(ToolError, match="at least one seed and one job"):
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"seeds": ()}, "at least one seed"),
+        ({"seeds": (1, -1)}, "Seed must be a whole number from 0 to 2147483647, not -1"),
+        ({"seeds": (2**31,)}, "not 2147483648"),
+        ({"seeds": ("7",)}, "not '7'"),
+        ({"seeds": (True,)}, "not True"),
+        ({"jobs": 0}, "at least one job, not 0"),
+        ({"jobs": 1.5}, "at least one job, not 1.5"),
+    ],
+)
+def test_seeds_and_jobs_that_are_none_are_refused(copy, options, words):
+    with pytest.raises(ToolError, match=words):
         make(copy, "icebreaker", **options)
+
+
+# --- seeds, with tools that stand in -----------------------------------------------------------
+
+TINY = """module top(input clk_in, input rx, output tx, output led);
+  SB_PLL40_PAD #(.DIVR(4'h0), .DIVF(7'h{feedback:02x}), .DIVQ(3'h5)) pll (.PACKAGEPIN(clk_in));
+endmodule
+"""
+
+
+def tiny(folder, **options):
+    """A build of a Verilog that only the fake tools understand, at 30 MHz."""
+    if not (folder / "design.v").exists():
+        (folder / "design.v").write_text(TINY.format(feedback=79))
+    options = {"jobs": 1, **options}
+    return make(folder, "icebreaker", **options)
+
+
+def test_first_seed_that_meets_timing_is_taken(tmp_path, fake_tools):
+    fake_tools.plan({"fmax": 25.0}, s3={"fmax": 31.0}, s4={"fmax": 99.0})
+    result = tiny(tmp_path)
+    assert fake_tools.calls() == ["yosys", "seed 1", "seed 2", "seed 3", "icepack"]
+    assert (result.seed, result.fmax_hz, result.failed) == (3, 31e6, {})
+    assert result.seeds == {1: 25e6, 2: 25e6, 3: 31e6}
+    assert result.bitstream.read_text() == "packed seed 3"
+    assert tiny(tmp_path).cached and fake_tools.calls() == []
+
+
+def test_number_of_jobs_does_not_change_the_result(tmp_path, fake_tools):
+    fake_tools.plan(
+        {"fmax": 25.0}, s2={"fmax": 31.0, "sleep": 0.6}, s3={"fmax": 50.0}, s4={"sleep": 60}
+    )
+    started = time.monotonic()
+    result = tiny(tmp_path, jobs=4)
+    assert (result.seed, result.seeds) == (2, {1: 25e6, 2: 31e6})
+    assert "seed 3" in fake_tools.calls()
+    assert time.monotonic() - started < 20, "seed 4 was not waited for"
+
+
+def test_best_routes_all_seeds_and_keeps_the_fastest(tmp_path, fake_tools):
+    fake_tools.plan({"fmax": 31.0}, s2={"fmax": 40.0}, s3={"fmax": 36.0})
+    assert tiny(tmp_path, seeds=(1, 2, 3)).seed == 1
+    assert fake_tools.calls() == ["yosys", "seed 1", "icepack"]
+    result = tiny(tmp_path, seeds=(1, 2, 3), best=True)
+    assert fake_tools.calls() == ["seed 2", "seed 3", "icepack"], "seed 1 and synthesis are kept"
+    assert (result.seed, result.fmax_hz) == (2, 40e6)
+    assert result.reused == ("synthesis", "seed 1")
+    assert tiny(tmp_path).seed == 2, "any finished result will do where no seed is asked for"
+    assert tiny(tmp_path, seeds=(1, 2, 3)).seed == 1
+    assert fake_tools.calls() == [], "all of it was kept"
+
+
+@pytest.mark.parametrize(
+    "crash, words",
+    [
+        ("kill", r"nextpnr-ice40 failed: ended by signal SIGKILL \(by hand, or out of memory\)"),
+        ("exit", "nextpnr-ice40 failed: ERROR: Unable to place cell 'odd'"),
+        ("no report", "nextpnr-ice40 ended without writing seed1-timing.json"),
+        ("half report", "nextpnr-ice40 wrote a report that cannot be read"),
+    ],
+)
+def test_crashed_seed_is_named_and_the_others_go_on(tmp_path, fake_tools, crash, words):
+    fake_tools.plan({"fmax": 31.0}, s1={"crash": crash})
+    result = tiny(tmp_path)
+    assert result.seed == 2 and result.seeds == {2: 31e6}
+    assert re.fullmatch(rf"{words}.* \(whole log: (.*)\)", result.failed[1])
+    log = Path(result.failed[1].split("whole log: ")[1].rstrip(")"))
+    assert "placing" in log.read_text()
+    fake_tools.plan({"fmax": 31.0, "crash": crash})
+    with pytest.raises(ToolError, match=f"^{words}.*whole log: .*; 1 other seeds failed too$"):
+        tiny(tmp_path, seeds=(1, 3))
+    fake_tools.plan({"fmax": 25.0}, s1={"crash": crash})
+    with pytest.raises(TimingError, match=r"25.00 MHz at best \(seed 5 of 1 \(1 more failed: next"):
+        tiny(tmp_path, seeds=(1, 5))
+
+
+def test_same_verilog_for_another_board_or_pin_is_routed_anew(tmp_path, fake_tools):
+    first = tiny(tmp_path)
+    fake_tools.calls()
+    board = BOARDS["icebreaker"]
+    pins = {**board.pins, "led": dataclasses.replace(board.pins["led"], site="11")}
+    other = dataclasses.replace(board, name="other", pins=pins)
+    result = build_verilog(tmp_path / "design.v", other, tmp_path / "other", clock_hz=30e6, jobs=1)
+    assert fake_tools.calls() == ["seed 1"], "synthesis knows no pins; the fake packs the same"
+    assert result.reused == ("synthesis", "pack")
+    texts = [(r.folder / "constraints.pcf").read_text() for r in (first, result)]
+    assert texts[0] != texts[1] == texts[0].replace("led 37", "led 11")
+
+
+def test_other_version_of_a_tool_runs_again(tmp_path, fake_tools):
+    tiny(tmp_path)
+    fake_tools.calls()
+    (metadata,) = fake_tools.home.glob("*.dist-info/METADATA")
+    metadata.write_text(metadata.read_text().replace("1.0", "1.1"))
+    assert not tiny(tmp_path).cached
+    assert fake_tools.calls() == ["yosys", "seed 1", "icepack"]
+
+
+def test_force_runs_every_step(tmp_path, fake_tools):
+    tiny(tmp_path)
+    assert tiny(tmp_path, force=True).reused == ()
+    assert fake_tools.calls() == ["yosys", "seed 1", "icepack"] * 2
+
+
+def entries():
+    return sorted(build_cache.StepCache().folder.glob("??/*/*.gz"))
+
+
+def test_damaged_step_is_run_again(tmp_path, fake_tools):
+    tiny(tmp_path)
+    shutil.rmtree(tmp_path / "build")
+    fake_tools.calls()
+    (routed,) = [path for path in entries() if path.name == "seed1.asc.gz"]
+    routed.write_bytes(gzip.compress(b"seed 1, but not quite"))
+    result = tiny(tmp_path)
+    assert fake_tools.calls() == ["seed 1"]
+    assert result.bitstream.read_text() == "packed seed 1"
+
+
+def test_cache_that_cannot_be_written_is_said_and_left_alone(tmp_path, fake_tools, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XNORFORGE_CACHE", str(tmp_path / "file"))
+    told = []
+    result = tiny(tmp_path, progress=told.append)
+    assert result.bitstream.is_file()
+    assert f"synthesis: not kept, {tmp_path / 'file' / 'steps'}: Not a directory" in told
+
+
+def test_full_cache_disk_is_said_and_left_alone(tmp_path, fake_tools, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(build_cache, "_pack", full)
+    told = []
+    assert tiny(tmp_path, progress=told.append).bitstream.is_file()
+    assert any("place and route, seed 1: not kept" in t and "No space left" in t for t in told)
+    assert entries() == []
+
+
+def test_full_disk_under_the_result_is_one_sentence(tmp_path, fake_tools, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_flow.shutil, "copyfile", full)
+        with pytest.raises(ToolError, match=r"build cannot be written \(No space left on device\)"):
+            tiny(tmp_path)
+    assert not (tmp_path / "build").exists()
+    assert not list(tmp_path.glob(".build-*"))
+    assert not tiny(tmp_path).cached
+
+
+def test_folder_that_cannot_be_written_is_one_sentence(tmp_path, fake_tools):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ToolError, match="file/build cannot be written"):
+        tiny(tmp_path, out=tmp_path / "file" / "build")
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_verilog_that_changes_while_it_is_built_is_refused(tmp_path, fake_tools, gone):
+    def change(_):
+        if gone:
+            (tmp_path / "design.v").unlink()
+        else:
+            (tmp_path / "design.v").write_text(TINY.format(feedback=79) + "// anew\n")
+
+    tiny(tmp_path)
+    with pytest.raises(BundleError, match=r"design\.v changed while it was being built: build ag"):
+        tiny(tmp_path, force=True, report=change)
+    assert (tmp_path / "build" / "report.json").is_file(), "the old result stays"
+
+
+def test_default_jobs_are_bounded_by_processors_and_memory(monkeypatch):
+    cores = len(os.sched_getaffinity(0))
+    assert 1 <= build_flow.default_jobs() <= cores
+    monkeypatch.setattr(build_flow.os, "sysconf", lambda name: 1 if "SIZE" in name else 10**6)
+    assert build_flow.default_jobs() == 1
 
 
 KILLED = """
@@ -236,14 +441,14 @@ folder = Path(sys.argv[1])
 def tell(line):
     print(line, flush=True)
 build_verilog(folder / "design.v", BOARDS["icebreaker"], folder / "build", clock_hz=30e6,
-              force=True, progress=tell)
+              force="force" in sys.argv, progress=tell)
 """
 
 
 def test_killed_build_leaves_no_half_result_and_the_next_one_works(copy):
     shutil.rmtree(copy / "build")
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(copy)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, str(copy), "force"], stdout=subprocess.PIPE, text=True
     ) as process:
         for line in process.stdout:
             if line.startswith("place and route"):
@@ -253,13 +458,14 @@ def test_killed_build_leaves_no_half_result_and_the_next_one_works(copy):
     left = list(copy.glob(".build-*"))
     assert left
     assert not (copy / "build").exists()
-    assert not make(copy, "icebreaker").cached
+    result = make(copy, "icebreaker")
+    assert not result.cached and "synthesis" in result.reused
     assert not list(copy.glob(".build-*"))
 
 
 def test_interrupted_build_ends_its_tools_at_once(copy):
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(copy)],
+        [sys.executable, "-c", KILLED, str(copy), "force"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
