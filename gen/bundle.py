@@ -142,6 +142,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     (work / "accelerator.v").write_text(accelerator_verilog(network, plan, parts))
     value = network.input.value
     interval = prediction.interval_cycles
+    reasons = dict(plan.reasons)
     manifest = {
         "schema": SCHEMA,
         "name": network.name,
@@ -184,9 +185,23 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
             for layer, folds in zip(network.layers, plan.layers, strict=True)
         ],
         "memories": [
-            {"name": name, "width": c.width, "depth": c.depth, "kind": c.kind}
+            {
+                "name": name,
+                "width": c.width,
+                "depth": c.depth,
+                "kind": c.kind,
+                "block_rams": c.block_rams,
+                "spram_blocks": c.sprams,
+                "reason": reasons.get(name, ""),
+            }
             for name, c, _ in parts.stores
         ],
+        # Whether the board waits for a load before it takes images, and what no load can change.
+        "weights": {
+            "bytes": len(load),
+            "must_load": parts.must_load,
+            "constant": [name for name, c, _ in parts.stores if not c.loadable],
+        },
         "registers": {register.name.lower(): int(register) for register in protocol.Register},
         "predicted": {
             "first_output_cycles": prediction.first_output_cycles,

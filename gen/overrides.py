@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Dense, Network
 
@@ -13,15 +14,19 @@ __all__ = ["FOLD_FIELDS", "STORE_FIELDS", "read_overrides"]
 
 FOLD_FIELDS = ("pe", "simd", "pl")
 STORE_FIELDS = ("weight_store", "preset_store", "buffer_store")
-STORE_KINDS = ("block", "lut")
+STORE_KINDS = {
+    "weight_store": ("block", "lut", "spram", "const"),
+    "preset_store": ("block", "lut", "const"),
+    "buffer_store": ("block", "lut"),
+}
 
 
 def read_overrides(
-    source: str | Path | Mapping[str, Any] | None, network: Network
+    source: str | Path | Mapping[str, Any] | None, network: Network, device: Device
 ) -> dict[str, dict[str, Any]]:
     """Overrides from a JSON file or a mapping, every name and value checked.
 
-    Raises PlanError naming the file, the layer, the field and what is allowed.
+    Raises PlanError naming the file, the layer, the field and what is allowed, on this device.
     """
     if source is None:
         return {}
@@ -44,14 +49,18 @@ def read_overrides(
         if not isinstance(fields, Mapping):
             raise PlanError(f"{where}: layer {name!r} must map fields to values, not {fields!r}")
         for field, value in fields.items():
-            _check(f"{where}: layer {name!r}", layers[name], field, value)
+            _check(f"{where}: layer {name!r}", layers[name], device, field, value)
     return {name: dict(fields) for name, fields in content.items()}
 
 
-def _check(where: str, layer: Dense, field: str, value: Any) -> None:
+def _check(where: str, layer: Dense, device: Device, field: str, value: Any) -> None:
     if field in STORE_FIELDS:
-        if value not in STORE_KINDS:
-            raise PlanError(f"{where}: {field} must be 'block' or 'lut', not {value!r}")
+        kinds = STORE_KINDS[field]
+        if value not in kinds:
+            known = f"{', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}"
+            raise PlanError(f"{where}: {field} must be {known}, not {value!r}")
+        if value == "spram" and not device.spram_blocks:
+            raise PlanError(f"{where}: {field} 'spram' does not exist on {device.name}")
         return
     if field not in FOLD_FIELDS:
         known = ", ".join(FOLD_FIELDS + STORE_FIELDS)

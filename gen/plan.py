@@ -51,7 +51,8 @@ class Plan:
 
     family: key of `gen.devices.FAMILIES`. device: key of `gen.devices`. board: key of
     `gen.boards` or None. clock_hz: the PLL's real output (or the requested clock without a
-    board). lanes: image elements a beat of the core's image stream. link: "uart".
+    board). lanes: image elements a beat of the core's image stream. link: "uart". reasons:
+    (memory, why it lies where it does), for people.
     """
 
     family: str
@@ -62,6 +63,7 @@ class Plan:
     baud: int
     lanes: int
     layers: tuple[LayerPlan, ...]
+    reasons: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -75,6 +77,7 @@ class Plan:
             LayerPlan(**{k: v for k, v in layer.items() if k in layer_fields})
             for layer in item["layers"]
         )
+        kept["reasons"] = tuple((name, reason) for name, reason in item.get("reasons", ()))
         return cls(**kept)
 
     def structure_hash(self, network: Network) -> int:

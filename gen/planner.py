@@ -22,15 +22,19 @@ from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import read_overrides
 from xnorforge.gen.plan import Plan
+from xnorforge.gen.reasons import store_reasons
 from xnorforge.gen.search import Chain, Search
+from xnorforge.hw.store import SPRAM_SHAPE
 from xnorforge.sw import protocol
 
-__all__ = ["GOALS", "LINKS", "link_interval", "make_plan"]
+__all__ = ["GOALS", "LINKS", "WEIGHTS", "link_interval", "make_plan"]
 
 GOALS = ("link", "max", "min")
 LINKS = ("uart",)
+WEIGHTS = ("loadable", "constant")
 MAX_CLASSES = 0xFFFF  # the label's and the class count's 16 bits
 BITS_PER_BYTE = 10  # 8N1
+_BEYOND = 6  # intervals faster than the fastest found to fit that are tried as well
 
 
 def make_plan(
@@ -44,6 +48,7 @@ def make_plan(
     link: str = "uart",
     baud: int | None = None,
     clock_hz: float | None = None,
+    weights: str = "loadable",
 ) -> Plan:
     """Lay a network out on a board, or on a bare device.
 
@@ -51,12 +56,16 @@ def make_plan(
     smallest design that keeps the link busy; "max", the fastest that fits; "min", the smallest.
     overrides: {layer: {"pe": n, ...}} or a JSON file of that; what it fixes is kept.
     clock_hz: instead of the board's own (rounded to what its PLL can make).
+    weights: "loadable": the driver can exchange them for those of another model of this shape;
+    "constant": they may become logic, where that is cheaper, and belong to the circuit.
     Raises PlanError when the target cannot be met, naming what limits it.
     """
     if link not in LINKS:
         raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
     if goal not in GOALS:
         raise PlanError(f"Goal must be one of {', '.join(GOALS)}, not {goal!r}")
+    if weights not in WEIGHTS:
+        raise PlanError(f"Weights must be {' or '.join(WEIGHTS)}, not {weights!r}")
     if fps is not None and not 0 < fps < float("inf"):
         raise PlanError(f"Images per second must be a positive number, not {fps!r}")
     if baud is not None and baud < 1:
@@ -68,7 +77,14 @@ def make_plan(
             f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
         )
     site = _Site.choose(board, device, clock_hz)
-    planner = _Planner(network, site, link, baud or site.baud, read_overrides(overrides, network))
+    planner = _Planner(
+        network,
+        site,
+        link,
+        baud or site.baud,
+        read_overrides(overrides, network, site.device),
+        constant=weights == "constant",
+    )
     if fps is not None:
         return planner.for_rate(fps)
     return {"link": planner.for_link, "max": planner.fastest, "min": planner.smallest}[goal]()
@@ -126,6 +142,7 @@ class _Planner:
         baud: int,
         overrides: Mapping[str, Mapping[str, Any]],
         *,
+        constant: bool = False,
         relative: "_Planner | None" = None,
     ) -> None:
         self.network = network
@@ -134,13 +151,14 @@ class _Planner:
         self.link = link
         self.baud = baud
         self.overrides = overrides
+        self.constant = constant
         self.family = site.device.family.name
         self.room = resources.capacity(site.device) - resources.shell(self.family)
         self.search: Search
         if relative is not None and relative.family == self.family:
             self.search = relative.search.within(self.room)
         else:
-            self.search = Search(network, self.family, self.room, overrides)
+            self.search = Search(network, self.family, self.room, overrides, constant)
 
     # --- goals -----------------------------------------------------------------------------
 
@@ -148,28 +166,29 @@ class _Planner:
         """The smallest plan whose exact interval reaches the rate."""
         wanted = int(Fraction(self.site.clock_hz) / Fraction(fps))
         self._check_reachable(fps, wanted)
-        allowed = wanted
-        while True:
-            if allowed < self.search.intervals()[0]:
-                raise self._too_fast(fps)
-            chain = self.search.best(allowed)
-            if not chain.resources.fits(self.room):
-                raise self._too_fast(fps)
-            plan = self._plan(chain)
-            # The exact model sees what single stages do not: bubbles between them.
-            interval = predict(core_parts(self.network, plan).stages).interval_cycles
-            if interval <= wanted:
-                return plan
-            allowed = min(allowed, chain.fold_cycles) - 1
+        plan = self._within(wanted)
+        if plan is None:
+            raise self._too_fast(fps)
+        return plan
 
     def for_link(self) -> Plan:
         """The smallest plan that keeps the link busy, or the fastest that fits."""
-        allowed = link_interval(self.network, self.site.clock_hz, self.baud)
-        if allowed >= self.search.intervals()[0]:
+        wanted = link_interval(self.network, self.site.clock_hz, self.baud)
+        return self._within(wanted) or self.fastest()
+
+    def _within(self, wanted: int) -> Plan | None:
+        """The smallest plan of at most `wanted` cycles an image by the exact model, if any fits."""
+        allowed = wanted
+        while allowed >= self.search.intervals()[0]:
             chain = self.search.best(allowed)
-            if chain.resources.fits(self.room):
-                return self._plan(chain)
-        return self.fastest()
+            if not chain.resources.fits(self.room):
+                return None
+            plan = self._plan(chain)
+            # The exact model sees what single stages do not: bubbles between them.
+            if predict(core_parts(self.network, plan).stages).interval_cycles <= wanted:
+                return plan
+            allowed = min(allowed, chain.fold_cycles) - 1
+        return None
 
     def smallest(self) -> Plan:
         chain = self.search.best(None)
@@ -193,6 +212,11 @@ class _Planner:
                 best, high = chain, middle - 1
             else:
                 low = middle + 1
+        # The search is not exact at the edge: what lies just beyond it is tried one by one.
+        for interval in reversed(intervals[max(0, low - _BEYOND) : low]):
+            chain = self.search.best(interval)
+            if chain.resources.fits(self.room):
+                best = chain
         return best
 
     def _plan(self, chain: Chain) -> Plan:
@@ -205,6 +229,7 @@ class _Planner:
             baud=self.baud,
             lanes=chain.lanes,
             layers=chain.layers,
+            reasons=store_reasons(chain, self.family, self.room, self.overrides),
         )
 
     # --- what stands in the way ------------------------------------------------------------
@@ -248,6 +273,7 @@ class _Planner:
                 (used.cells, self.room.cells, "logic cells"),
                 (used.flipflops, self.room.flipflops, "flip-flops"),
                 (used.blocks, self.room.blocks, "block RAMs"),
+                (used.sprams, self.room.sprams, "SPRAM blocks"),
             )
             if need > have
         ]
@@ -266,15 +292,30 @@ class _Planner:
         """What to use instead: the smallest board, else device, with which the attempt works."""
         if not self.advises:
             return ""
+        here = self.site.device
         sites = [_Site.choose(name, None, None) for name in BOARDS]
         sites += [_Site.choose(None, name, None) for name in DEVICES]
-        here = self.site.device
-        sites = [s for s in sites if s.device.luts > here.luts]
-        planner = self
-        for site in sorted(sites, key=lambda s: (s.board is None, s.device.luts)):
+        bits = sum(layer.weights.size for layer in self.network.layers)
+        spram = any("spram" in fixed.values() for fixed in self.overrides.values())
+        sites = [
+            site
+            for site in sites
+            if site.device.name != here.name
+            and _most_bits(site.device) >= bits
+            and (site.device.spram_blocks or not spram)
+        ]
+        relatives = {self.family: self}
+        for site in sorted(sites, key=lambda site: (site.board is None, site.device.luts)):
             planner = _Planner(
-                self.network, site, self.link, self.baud, self.overrides, relative=planner
+                self.network,
+                site,
+                self.link,
+                self.baud,
+                self.overrides,
+                constant=self.constant,
+                relative=relatives.get(site.device.family.name, self),
             )
+            relatives[planner.family] = planner
             try:
                 attempt(planner)
             except PlanError:
@@ -284,3 +325,10 @@ class _Planner:
 
     def _rate(self, interval: int | Fraction) -> float:
         return self.site.clock_hz / float(interval)
+
+
+def _most_bits(device: Device) -> int:
+    """More weight bits than any design on the device can hold."""
+    blocks = device.block_rams * device.family.block_ram_bits
+    sprams = device.spram_blocks * SPRAM_SHAPE[0] * SPRAM_SHAPE[1]
+    return blocks + sprams + 16 * device.luts

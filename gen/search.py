@@ -2,17 +2,21 @@
 """The cheapest chain of folds for an allowed interval.
 
 Neighbouring layers share a cost, the converter between PE results and SIMD inputs, so the choice
-is a shortest path through the layers: dynamic programming over the cheapest folds of each.
+is a shortest path through the layers: dynamic programming over the cheapest folds of each, for
+every number of SPRAM blocks that the layers so far may have taken.
 
-Cost is a share of the device: cells used / cells there + blocks used / blocks there; the second
-term is weighted up or down when one of the two would run out.
+Cost is a share of the device: cells used / cells there + blocks used / blocks there. The second
+term is weighted (a Lagrange multiplier): where the cheapest chain needs too many blocks their
+weight is raised, where it needs too many cells it is lowered, until one fits. A chain that is
+the cheapest by some weight and too large in both proves that none fits.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from math import inf, sqrt
 from typing import Any
 
 from xnorforge.gen import resources
@@ -22,16 +26,21 @@ from xnorforge.gen.plan import LayerPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.store import SPRAM_FAMILIES
 from xnorforge.hw.width import WidthConverterConfig
 
 __all__ = ["Chain", "Search"]
 
-# Weight of a block's share against a cell's; the first is tried first.
-_BLOCK_WEIGHTS = (1.0, 0.25, 4.0, 0.06, 16.0)
-# Folds kept per layer: the cheapest of those that are fast enough.
+# Weights of a block's share against a cell's lie between these; so many are tried.
+_LOWEST_WEIGHT, _HIGHEST_WEIGHT, _WEIGHTINGS = 1 / 64, 64.0, 7
+# Price of an SPRAM block: next to nothing, so that no more are used than help.
+_SPRAM_PRICE = 0.01
+# Folds kept per layer and number of SPRAM blocks: the cheapest of those that are fast enough.
 _KEPT = 24
 # SIMD widths looked at per PE and PL, from the narrowest that is fast enough.
 _WIDER = 5
+# Layers up to which all mixtures of two chains are looked at.
+_MIXED_LAYERS = 8
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,30 @@ class _Fold:
     stores: tuple[Mapping[str, Resources], ...]  # in the order of STORE_FIELDS
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """A fold with its stores chosen."""
+
+    price: float
+    fold: _Fold
+    kinds: tuple[str, ...]  # in the order of STORE_FIELDS
+    sprams: int
+
+    @property
+    def used(self) -> Resources:
+        stores = zip(self.fold.stores, self.kinds, strict=True)
+        return sum((options[kind] for options, kind in stores), self.fold.engine)
+
+    @property
+    def layer(self) -> LayerPlan:
+        return replace(self.fold.layer, **dict(zip(STORE_FIELDS, self.kinds, strict=True)))
+
+
 class Search:
     """Folds of a network on a family.
 
-    capacity: what the device has for the core. overrides: checked settings by layer.
+    capacity: what the device has for the core. overrides: checked settings by layer. constant:
+    weights and presets may be constant logic, which no load can change.
     """
 
     def __init__(
@@ -68,11 +97,18 @@ class Search:
         family: str,
         capacity: Resources,
         overrides: Mapping[str, Mapping[str, Any]],
+        constant: bool = False,
     ) -> None:
         self.network = network
         self.family = family
         self.capacity = capacity
         self.overrides = overrides
+        self._kinds: dict[str, tuple[str, ...]] = dict.fromkeys(STORE_FIELDS, ("lut", "block"))
+        if constant:
+            self._kinds["preset_store"] += ("const",)
+            self._kinds["weight_store"] += ("const",)
+        if family in SPRAM_FAMILIES:
+            self._kinds["weight_store"] += ("spram",)
         scores_bits = network.layers[-1].output.bits
         self.head = HeadConfig(
             classes=network.classes,
@@ -114,15 +150,51 @@ class Search:
     def best(self, interval: int | None) -> Chain:
         """The cheapest chain of at most `interval` cycles an image (None: any).
 
-        It fits the capacity if any weighting of blocks against cells gives one that does.
+        It fits the capacity if any weighting of blocks against cells gives one that does, or a
+        mixture of the two weightings between which blocks and cells change sides. SPRAM is used
+        only where nothing fits without it: a core without it powers up with its model.
         """
-        chains = []
-        for weight in _BLOCK_WEIGHTS:
-            chain = self._shortest(interval, weight)
-            if chain.resources.fits(self.capacity):
-                return chain
-            chains.append(chain)
-        return min(chains, key=lambda chain: chain.resources.share_of(self.capacity))
+        if self.capacity.sprams:
+            plain = self.within(replace(self.capacity, sprams=0))._best(interval)
+            if plain.resources.fits(self.capacity):
+                return plain
+        return self._best(interval)
+
+    def _best(self, interval: int | None) -> Chain:
+        weight, low, high = 1.0, _LOWEST_WEIGHT, _HIGHEST_WEIGHT
+        tried: list[tuple[int, tuple[_Choice, ...]]] = []
+        sides: dict[str, tuple[int, tuple[_Choice, ...]]] = {}  # the last chain short of each
+        for _ in range(_WEIGHTINGS):
+            path = self._shortest(interval, weight)
+            tried.append(path)
+            used = self._chain(*path).resources
+            if used.fits(self.capacity):
+                break
+            short_of_blocks = used.blocks > self.capacity.blocks
+            short_of_logic = (
+                used.cells > self.capacity.cells or used.flipflops > self.capacity.flipflops
+            )
+            if short_of_blocks and short_of_logic:
+                break
+            if short_of_blocks:
+                low, sides["blocks"] = weight, path
+            else:
+                high, sides["logic"] = weight, path
+            weight = sqrt(low * high)
+        else:
+            if len(sides) == 2:
+                tried += self._mixtures(*sides.values())
+        chains = [self._chain(*path) for path in tried]
+        return min(chains, key=lambda chain: self._excess(chain.resources))
+
+    def _excess(self, used: Resources) -> float:
+        """What is too much, as shares of the device; 0 where it fits."""
+        over = [
+            max(0, getattr(used, kind) - getattr(self.capacity, kind))
+            / max(1, getattr(self.capacity, kind))
+            for kind in resources.LIMITS
+        ]
+        return sum(over)
 
     # --- folds -----------------------------------------------------------------------------
 
@@ -166,12 +238,12 @@ class Search:
             "simd": simd,
             "pl": pl,
         }
-        kinds: dict[str, Any] = {field: fixed.get(field, "lut") for field in STORE_FIELDS}
+        kinds = dict.fromkeys(STORE_FIELDS, "lut")
         config = MvuConfig(**shape, **kinds, family=self.family)
         stores = tuple(
             {
                 kind: resources.mvu_store(config, field, kind)
-                for kind in ([fixed[field]] if field in fixed else ("lut", "block"))
+                for kind in ([fixed[field]] if field in fixed else self._kinds[field])
             }
             for field in STORE_FIELDS
         )
@@ -181,25 +253,39 @@ class Search:
     # --- shortest path ---------------------------------------------------------------------
 
     def _price(self, used: Resources, block_weight: float) -> float:
-        blocks = used.blocks / self.capacity.blocks if self.capacity.blocks else 0.0
-        cells = used.cells / self.capacity.cells + used.flipflops / self.capacity.flipflops / 4
-        return cells + block_weight * blocks
+        room = self.capacity
+        cells = used.cells / max(1, room.cells) + used.flipflops / max(1, room.flipflops) / 4
+        blocks = block_weight * used.blocks / max(0.01, room.blocks)
+        return cells + blocks + used.sprams * _SPRAM_PRICE
 
-    def _priced(
-        self, index: int, interval: int | None, weight: float
-    ) -> list[tuple[float, LayerPlan, Resources]]:
+    def _priced(self, index: int, interval: int | None, weight: float) -> list[_Choice]:
         """The cheapest folds of a layer that are fast enough, their stores chosen."""
-        found = []
+        found: dict[int, list[_Choice]] = {}
         for fold in self._fast_enough(index, interval):
-            used = fold.engine
-            kinds: dict[str, Any] = {}
-            for field, options in zip(STORE_FIELDS, fold.stores, strict=True):
-                kinds[field] = min(options, key=lambda k: self._price(options[k], weight))
-                used = used + options[kinds[field]]
-            found.append((self._price(used, weight), fold.layer, kinds, used))
-        found.sort(key=lambda item: item[0])
+            prices = [
+                {kind: self._price(used, weight) for kind, used in options.items()}
+                for options in fold.stores
+            ]
+            first, *others = (
+                min((price, kind) for kind, price in options.items() if kind != "spram")
+                if options.keys() != {"spram"}
+                else (inf, "spram")
+                for options in prices
+            )
+            rest = self._price(fold.engine, weight) + sum(price for price, _ in others)
+            kinds = tuple(kind for _, kind in others)
+            weights = [(*first, 0)] if first[0] < inf else []
+            if "spram" in prices[0]:
+                sprams = fold.stores[0]["spram"].sprams
+                if sprams <= self.capacity.sprams or not weights:
+                    weights.append((prices[0]["spram"], "spram", sprams))
+            for price, kind, sprams in weights:
+                choice = _Choice(rest + price, fold, (kind, *kinds), sprams)
+                found.setdefault(sprams, []).append(choice)
         return [
-            (price, replace(layer, **kinds), used) for price, layer, kinds, used in found[:_KEPT]
+            choice
+            for choices in found.values()
+            for choice in sorted(choices, key=lambda choice: choice.price)[:_KEPT]
         ]
 
     def _lane_choices(self, interval: int | None) -> list[int]:
@@ -211,42 +297,75 @@ class Search:
             step * count for count in range(needed, (needed if needed == 1 else 2 * needed) + 1)
         ]
 
-    def _shortest(self, interval: int | None, weight: float) -> Chain:
-        network = self.network
+    def _shortest(self, interval: int | None, weight: float) -> tuple[int, tuple[_Choice, ...]]:
+        """Lanes of the image stream and a choice for every layer, the cheapest together."""
+        layers = self.network.layers
 
-        def join(elements: int, bits: int, lanes_in: int, lanes_out: int) -> Resources:
-            if lanes_in == lanes_out:
-                return Resources()
-            return self._converter(
-                WidthConverterConfig(
-                    elements=elements, element_bits=bits, lanes_in=lanes_in, lanes_out=lanes_out
-                ),
-                self.family,
-            )
+        @cache
+        def joint_price(index: int, lanes_in: int, lanes_out: int) -> float:
+            return self._price(self._join(index, lanes_in, lanes_out), weight)
 
-        # A path: (price, resources, lanes out, choices so far)
-        paths: list[tuple[float, Resources, int, tuple[Any, ...]]] = [
+        # By lanes out and SPRAM blocks so far: (price, lanes of the images, choices).
+        paths: dict[tuple[int, int], tuple[float, int, tuple[_Choice, ...]]] = {
             # A wider stream than needed costs wires that no model counts: a small extra.
-            (lanes * 1e-6, Resources(), lanes, (lanes,))
+            (lanes, 0): (lanes * 1e-6, lanes, ())
             for lanes in self._lane_choices(interval)
-        ]
-        for index, layer in enumerate(network.layers):
-            following = []
-            for price, fold, used in self._priced(index, interval, weight):
-                options = []
-                for path_price, path_used, lanes, choices in paths:
-                    joint = join(layer.columns, layer.source.bits, lanes, fold.simd)
-                    total = path_price + price + self._price(joint, weight)
-                    options.append((total, path_used + used + joint, fold.pe, (*choices, fold)))
-                following.append(min(options, key=lambda option: option[0]))
+        }
+        most = self.capacity.sprams
+        for index in range(len(layers)):
+            following: dict[tuple[int, int], tuple[float, int, tuple[_Choice, ...]]] = {}
+            for choice in self._priced(index, interval, weight):
+                simd, pe = choice.fold.layer.simd, choice.fold.layer.pe
+                for (lanes, sprams), (price, image_lanes, choices) in paths.items():
+                    key = (pe, sprams + choice.sprams)
+                    total = price + choice.price + joint_price(index, lanes, simd)
+                    # What overrides put into SPRAM that is not there must stay, to be told.
+                    total += 1e3 * max(0, key[1] - most)
+                    if key not in following or total < following[key][0]:
+                        following[key] = (total, image_lanes, (*choices, choice))
             paths = following
-        ends = []
-        for price, used, lanes, choices in paths:
-            joint = join(network.classes, self.head.score_bits, lanes, 1)
-            ends.append((price + self._price(joint, weight), used + joint, choices))
-        _, used, choices = min(ends, key=lambda end: end[0])
-        lanes, *layers = choices
-        return Chain(lanes, tuple(layers), used + resources.head(self.head))
+        _, lanes, choices = min(
+            (
+                (price + joint_price(len(layers), lanes_out, 1), lanes, choices)
+                for (lanes_out, _), (price, lanes, choices) in paths.items()
+            ),
+            key=lambda end: end[:2],
+        )
+        return lanes, choices
+
+    def _join(self, index: int, lanes_in: int, lanes_out: int) -> Resources:
+        """The converter before layer `index`, or before the head."""
+        network = self.network
+        if lanes_in == lanes_out:
+            return Resources()
+        if index < len(network.layers):
+            elements, bits = network.layers[index].columns, network.layers[index].source.bits
+        else:
+            elements, bits = network.classes, self.head.score_bits
+        return self._converter(
+            WidthConverterConfig(
+                elements=elements, element_bits=bits, lanes_in=lanes_in, lanes_out=lanes_out
+            ),
+            self.family,
+        )
+
+    def _chain(self, lanes: int, choices: Iterable[_Choice]) -> Chain:
+        choices = tuple(choices)
+        used = resources.head(self.head)
+        lanes_in = lanes
+        for index, choice in enumerate(choices):
+            used += choice.used + self._join(index, lanes_in, choice.fold.layer.simd)
+            lanes_in = choice.fold.layer.pe
+        used += self._join(len(choices), lanes_in, 1)
+        return Chain(lanes, tuple(choice.layer for choice in choices), used)
+
+    def _mixtures(
+        self, one: tuple[int, tuple[_Choice, ...]], other: tuple[int, tuple[_Choice, ...]]
+    ) -> Iterator[tuple[int, tuple[_Choice, ...]]]:
+        """Each layer from one or the other chain."""
+        if len(one[1]) <= _MIXED_LAYERS:
+            for choices in product(*zip(one[1], other[1], strict=True)):
+                yield one[0], choices
 
 
 def _useful_widths(limit: int) -> list[int]:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -98,6 +100,8 @@ def test_block_rams_of_the_circuits_fit(goal: str) -> None:
     plan = make_plan(TFC, board="icebreaker", goal=goal)
     assert block_rams(TFC, plan) <= DEVICES[plan.device].block_rams
     assert block_rams(TFC, plan) <= estimate(TFC, plan)["blocks"]
+    total = estimate(TFC, plan)
+    assert sum(part["sprams"] for part in total["parts"].values()) == total["sprams"]
 
 
 def test_folds_are_legal_and_stable() -> None:
@@ -140,7 +144,9 @@ def test_override_limits_the_rate() -> None:
         ({"fc0": {"simd": 2.5}}, "not 2.5"),
         ({"fc0": {"pe": True}}, "not True"),
         ({"fc0": {"pl": 2}}, "pl must be an integer from 1 to 1"),
-        ({"fc0": {"weight_store": "flash"}}, "must be 'block' or 'lut', not 'flash'"),
+        ({"fc0": {"weight_store": "flash"}}, "must be 'block', 'lut', 'spram' or 'const', not"),
+        ({"fc0": {"buffer_store": "const"}}, "must be 'block' or 'lut', not 'const'"),
+        ({"fc0": {"preset_store": "spram"}}, "must be 'block', 'lut' or 'const', not 'spram'"),
         ({"fc0": 4}, "must map fields to values"),
         ([1], "must map layer names"),
     ],
@@ -169,15 +175,133 @@ def test_impossible_rate_names_what_limits_and_the_best() -> None:
         make_plan(TFC, board="icebreaker", fps=1_000_000)
     best = float(re.search(r"fits is ([\d,]+)", str(error.value))[1].replace(",", ""))
     assert make_plan(TFC, board="icebreaker", fps=best)
-    assert "ulx3s-25f would hold it" in str(error.value)
+    assert re.search(r"; (tang-primer-20k|ulx3s-25f) would hold it", str(error.value))
 
 
 def test_network_too_large_says_by_how_much_and_what_would_do() -> None:
-    with pytest.raises(PlanError, match=r"'net' is too large for icebreaker") as error:
-        make_plan(SFC, board="icebreaker")
+    with pytest.raises(PlanError, match=r"'net' is too large for ice40-hx8k") as error:
+        make_plan(SFC, device="ice40-hx8k")
     need, have = re.search(r"(\d+) of (\d+) block RAMs", str(error.value)).groups()
     assert int(need) > int(have)
-    assert "ulx3s-25f would hold it" in str(error.value)
+    other = re.search(r"; (\S+) would hold it", str(error.value))[1]
+    assert make_plan(SFC, board=other, goal="min")
+
+
+def test_network_that_nothing_holds() -> None:
+    huge = make_network(4000, 4000, 4000, 10)
+    with pytest.raises(PlanError, match=r"\d+ of \d+ .*; no board or device known here"):
+        make_plan(huge, board="icebreaker")
+
+
+def test_spram_wanted_where_there_is_none() -> None:
+    with pytest.raises(PlanError, match="weight_store 'spram' does not exist on ice40-hx8k"):
+        make_plan(TFC, device="ice40-hx8k", overrides={"fc0": {"weight_store": "spram"}})
+    with pytest.raises(PlanError, match="5 of 4 SPRAM blocks"):
+        wide = {"pe": 1, "simd": 66, "weight_store": "spram"}
+        make_plan(TFC, board="icebreaker", overrides={"fc0": wide})
+
+
+# --- stores ---------------------------------------------------------------------------------------
+
+
+def test_large_layers_go_into_spram() -> None:
+    plan = make_plan(SFC, board="icebreaker", fps=3_000, clock_hz=36e6)
+    assert plan.clock_hz / interval(SFC, plan) >= 3_000
+    assert [layer.weight_store for layer in plan.layers] == ["spram", "spram", "spram", "block"]
+    parts = core_parts(SFC, plan)
+    assert parts.must_load
+    assert sum(config.sprams for _, config, _ in parts.stores) == 4
+    assert estimate(SFC, plan)["sprams"] == 4
+    reason = dict(plan.reasons)["fc0.weights"]
+    assert re.fullmatch(
+        r"2 SPRAM blocks: .* bits would take 5\d block RAMs and \d+ are left", reason
+    )
+
+
+def test_spram_is_left_alone_where_block_ram_does() -> None:
+    plan = make_plan(TFC, board="icebreaker")
+    assert not core_parts(TFC, plan).must_load
+
+
+def test_two_layers_side_by_side_in_spram_by_overrides() -> None:
+    overrides = {"fc0": {"pe": 4, "simd": 8}, "fc1": {"pe": 2, "simd": 8}}
+    plan = make_plan(SFC, board="icebreaker", overrides=overrides)
+    assert [layer.fold_cycles for layer in plan.layers[:2]] == [6272, 4096]
+    assert plan.layers[0].weight_store == "spram"
+
+
+@pytest.mark.parametrize("device", ["ecp5-25f", "ecp5-85f", "gw2a-18"])
+@pytest.mark.parametrize("fps", [200_000, 2_000_000])
+def test_shallow_words_waste_no_block_ram(device: str, fps: int) -> None:
+    plan = make_plan(TFC, device=device, fps=fps)
+    for _, config, _ in core_parts(TFC, plan).stores:
+        if config.depth <= 16:
+            assert config.block_rams == 0, config
+
+
+def test_every_memory_has_a_reason() -> None:
+    for options in ({"board": "icebreaker"}, {"device": "ecp5-25f", "fps": 1e6}):
+        plan = make_plan(TFC, **options, overrides={"fc2": {"preset_store": "lut"}})
+        reasons = dict(plan.reasons)
+        assert {f"fc{n}.{what}" for n in range(4) for what in ("weights", "presets", "buffer")} == (
+            set(reasons)
+        )
+        assert all(": " in reason for reason in reasons.values())
+        assert reasons["fc2.presets"].endswith("the overrides say so")
+
+
+def test_constant_weights_only_when_asked_for() -> None:
+    loadable = make_plan(TFC, device="ecp5-25f", goal="max")
+    constant = make_plan(TFC, device="ecp5-25f", goal="max", weights="constant")
+    assert all(layer.weight_store != "const" for layer in loadable.layers)
+    assert any(layer.weight_store == "const" for layer in constant.layers)
+    assert interval(TFC, constant) <= interval(TFC, loadable)
+    with pytest.raises(PlanError, match="loadable or constant, not 'fixed'"):
+        make_plan(TFC, device="ecp5-25f", weights="fixed")
+
+
+def test_constant_layer_by_override_belongs_to_the_hash() -> None:
+    overrides = {"fc1": {"weight_store": "const"}, "fc2": {"preset_store": "const"}}
+    plan = make_plan(TFC, board="ulx3s-85f", overrides=overrides)
+    assert plan.layers[1].weight_store == "const"
+
+    def with_layer(index: int, **changes) -> Network:
+        layers = list(TFC.layers)
+        layers[index] = dataclasses.replace(layers[index], **changes)
+        return dataclasses.replace(TFC, layers=tuple(layers))
+
+    turned = [-layer.weights for layer in TFC.layers]
+    raised = TFC.layers[2].thresholds + 2
+    same, other = plan.structure_hash(TFC), []
+    for network in (with_layer(0, weights=turned[0]), with_layer(2, weights=turned[2])):
+        assert plan.structure_hash(network) == same  # these can be loaded
+    for network in (with_layer(1, weights=turned[1]), with_layer(2, thresholds=raised)):
+        other.append(plan.structure_hash(network))
+    assert len({same, *other}) == 3
+
+
+@pytest.mark.parametrize(
+    ("network", "device"),
+    [(SFC, "ice40-up5k"), (SFC, "ecp5-85f"), (TFC, "ice40-hx8k"), (TFC, "ecp5-25f")],
+)
+def test_fastest_plan_is_not_beaten_by_the_next_rates(network: Network, device: str) -> None:
+    plan = make_plan(network, device=device, goal="max")
+    best = interval(network, plan)
+    assert best == max(layer.fold_cycles for layer in plan.layers) or best == network.classes
+    for faster in (1.01, 1.05, 1.2):
+        with pytest.raises(PlanError, match=r"do not fit|cannot be reached"):
+            make_plan(network, device=device, fps=faster * plan.clock_hz / best)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+def test_fastest_plan_takes_seconds(device: str) -> None:
+    networks = (SFC, make_network(784, 1024, 1024, 1024, 10))
+    for network in networks:
+        started = time.process_time()
+        with contextlib.suppress(PlanError):
+            make_plan(network, device=device, goal="max")
+        assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(
