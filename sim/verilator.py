@@ -103,11 +103,16 @@ def build_program(
     main: Path,
     *,
     parameters: Mapping[str, object] | None = None,
+    options: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Path:
-    """A C++ main linked with the model of `top` (class `Vmodel`): the program's path."""
+    """A C++ main linked with the model of `top` (class `Vmodel`): the program's path.
+
+    options: more of Verilator's.
+    """
     verilator = find_tool("verilator")
     settings = [f"-G{name}={value}" for name, value in (parameters or {}).items()]
+    settings += options
 
     def build(folder: Path) -> None:
         command = [
