@@ -34,6 +34,7 @@ from xnorforge.gen.constraints import (
     read_timing,
 )
 from xnorforge.gen.errors import PlanError, ToolError
+from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import Progress
 
 __all__ = [
@@ -133,9 +134,9 @@ class Flow:
         """`netlist.json` of the Verilog."""
         check_pll(self.verilog.read_text(), self.board)
         shutil.copyfile(self.verilog, self.work / "accelerator.v")
-        command = " ".join([*self.family.synthesis, *self.board.device.synthesis_args])
+        command = [*self.family.synthesis, *self.board.device.synthesis_args]
         (self.work / "synthesis.ys").write_text(
-            f"read_verilog accelerator.v\n{command} -top top -json netlist.json\n"
+            "read_verilog accelerator.v\n" + synthesis_script(command, netlist="netlist.json")
         )
         step = Step(
             tool="yosys",

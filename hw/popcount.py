@@ -16,10 +16,16 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from xnorforge.hw.barrier import kept
+from xnorforge.hw.compressor import FUNCTIONS, Compressor, Node, compress
+
 __all__ = ["PIPELINES", "STRUCTURES", "Popcount", "PopcountConfig"]
 
-STRUCTURES = ("carry", "lut", "plain")
+STRUCTURES = ("carry", "lut", "pairs", "plain")
 PIPELINES = ("none", "output", "half", "full")
+_PAIRS_LEVELS = {"half": 6, "full": 2}
+"""Tables from register to register with the structure "pairs"."""
+_UNLIMITED = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,17 @@ class PopcountConfig:
     width : int
         Bits counted, at least 1.
     structure : str
-        `"carry"`: leaves in LUTs, then carry chains with a raw bit in every carry-in; smallest
-        on iCE40. `"lut"`: the same tree, all of it full adders in LUTs; smallest on ECP5, where
-        nextpnr adds four cells to every chain. `"plain"`: a tree of `+`, left to the
-        synthesiser; the checked baseline.
+        `"carry"`: leaves in LUTs, then carry chains with a raw bit in every carry-in; fastest.
+        `"lut"`: the same tree, all of it full adders in LUTs. `"pairs"`: LUTs only, two full
+        adders in three of them (`hw.compressor`); smallest. `"plain"`: a tree of `+`, left to
+        the synthesiser; the checked baseline.
     pipeline : str
         Where registers are: `"none"` (combinational), `"output"`, `"half"` (after every second
         adder level, counted from the output), `"full"` (after the leaves and after every adder).
+        With "pairs", `"half"` is after every sixth table and `"full"` after every second.
+    literals : int
+        Signals that one bit of the word is a function of, which synthesis can take into the first
+        tables: 1, or 2 for products of an input and a weight. Only "pairs" builds by it.
 
     Raises
     ------
@@ -48,9 +58,12 @@ class PopcountConfig:
     width: int
     structure: str = "carry"
     pipeline: str = "output"
+    literals: int = 1
 
     def __post_init__(self) -> None:
         check_positive("Popcount width", self.width)
+        if self.literals not in (1, 2):
+            raise ValueError(f"Popcount literals must be 1 or 2, not {self.literals!r}")
         check_choice("Popcount structure", self.structure, STRUCTURES)
         check_choice("Popcount pipeline", self.pipeline, PIPELINES)
 
@@ -61,7 +74,12 @@ class PopcountConfig:
 
     @property
     def depth(self) -> int:
-        """Number of the output's level: 0 for a lone leaf, else the adders on the path."""
+        """Number of the output's level: 0 for a lone leaf, else the adders on the path.
+
+        With "pairs", of its last stage.
+        """
+        if self.structure == "pairs":
+            return -(-self.compressor.depth // self.stage_levels) - 1 if self.width > 1 else 0
         return _depth(self.width)
 
     @property
@@ -69,9 +87,21 @@ class PopcountConfig:
         """Cycles from `i` to `o`."""
         return sum(self.is_registered(level) for level in range(self.depth + 1))
 
+    @property
+    def stage_levels(self) -> int:
+        """Tables a stage of "pairs"."""
+        return _PAIRS_LEVELS.get(self.pipeline, _UNLIMITED)
+
+    @property
+    def compressor(self) -> Compressor:
+        """The counter that "pairs" builds."""
+        return compress(self.width, self.literals, _PAIRS_LEVELS.get(self.pipeline, 0))
+
     def is_registered(self, level: int) -> bool:
         """Whether the values of a level go through a register."""
         if self.pipeline == "full":
+            return True
+        if self.pipeline == "half" and self.structure == "pairs":
             return True
         if self.pipeline == "half":
             return (self.depth - level) % 2 == 0
@@ -112,6 +142,9 @@ class Popcount(wiring.Component):
         # A "level" is one rank of leaves or adders. A "raw" bit is one that no leaf has counted.
         m = Module()
         config = self.config
+        if config.structure == "pairs":
+            m.d.comb += self.o.eq(self._pairs(m))
+            return m
 
         def delay(value: Value, levels: Iterable[int]) -> Value:
             count = sum(config.is_registered(level) for level in levels)
@@ -153,6 +186,49 @@ class Popcount(wiring.Component):
 
         m.d.comb += self.o.eq(at_level(self.i, config.depth))
         return m
+
+    def _pairs(self, m: Module) -> Value:
+        """The nodes of the compressor, rank by rank, with a register behind every stage."""
+        config = self.config
+        counter = config.compressor
+        levels = config.stage_levels
+        is_piped = config.pipeline in _PAIRS_LEVELS
+        end = config.depth
+        last = {node: end + 1 if is_piped else 0 for node in counter.outputs}  # stage of last use
+        for node in counter.nodes:
+            for source in node.sources:
+                last[source] = max(last.get(source, 0), counter.stage(node, levels))
+        ranks: dict[int, list[Node]] = {}
+        for node in counter.nodes:
+            ranks.setdefault(node.depth, []).append(node)
+        at: dict[tuple[Node, int], Value] = {}  # value of a node in a stage
+
+        def put(nodes: list[Node], values: Value, stage: int, name: str) -> None:
+            """Values of nodes from `stage` on, through registers as far as they are used."""
+            while nodes:
+                at.update({(node, stage): values[k] for k, node in enumerate(nodes)})
+                later = [k for k, node in enumerate(nodes) if last.get(node, 0) > stage]
+                nodes = [nodes[k] for k in later]
+                stage += 1
+                values = delayed(m, Cat(values[k] for k in later), 1, name=f"{name}_at_{stage}")
+
+        inputs = {source for node in counter.nodes for source in node.sources} - {*counter.nodes}
+        inputs |= {node for node in counter.outputs if not node.function}
+        put(
+            ordered := sorted(inputs, key=lambda node: node.index),
+            Cat(self.i[node.index] for node in ordered),
+            0,
+            "input",
+        )
+        for depth, nodes in sorted(ranks.items()):
+            stage = counter.stage(nodes[0], levels)
+            values = []
+            for node in nodes:
+                value = FUNCTIONS[node.function](*(at[source, stage] for source in node.inputs))
+                values.append(value if node.first is None else value ^ at[node.first, stage])
+            put(nodes, kept(m, Cat(values), name=f"rank_{depth}"), stage, f"rank_{depth}")
+        total = Cat(at[node, end + 1 if is_piped else 0] for node in counter.outputs)
+        return delayed(m, total, int(config.pipeline == "output"), name="count")
 
 
 def check_positive(name: str, value: int) -> None:

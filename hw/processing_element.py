@@ -51,6 +51,9 @@ class PeConfig:
         Planes a step (PL), from 1 to `bits`.
     structure, pipeline : str
         As in `PopcountConfig`.
+    literals : int
+        Signals in a product of input and weight: 2, or 1 where `w` is a function of so few that
+        product and function fit in one table.
 
     Raises
     ------
@@ -64,6 +67,7 @@ class PeConfig:
     planes: int = 1
     structure: str = "carry"
     pipeline: str = "output"
+    literals: int = 2
 
     def __post_init__(self) -> None:
         check_positive("PE simd", self.simd)
@@ -115,6 +119,7 @@ class PeConfig:
             width=self.simd - self.has_spare,
             structure=self.structure,
             pipeline="none" if combined else self.pipeline,
+            literals=self.literals,
         )
 
     @property
@@ -123,7 +128,7 @@ class PeConfig:
 
         A power of two is one bit too many for a full tree; one plane only, for simplicity.
         """
-        carry = self.structure == "carry" and self.planes == 1
+        carry = self.structure in ("carry", "pairs") and self.planes == 1
         return carry and self.simd > 1 and self.simd & (self.simd - 1) == 0
 
     def reference(self, steps: Iterable[tuple[int, int]], preset: int = 0) -> int:

@@ -19,6 +19,7 @@ from amaranth.back import rtlil
 
 from xnorforge.gen.devices import FAMILIES
 from xnorforge.gen.errors import ToolError
+from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import run_tool
 
 __all__ = ["pack", "packed_cells", "primitives"]
@@ -33,14 +34,13 @@ _PACK_DEVICE = {
 def primitives(component: Any, family: str, folder: Path) -> Counter[str]:
     """Synthesise a component in an existing folder: how many cells of each type it takes."""
     (folder / "component.il").write_text(rtlil.convert(component))
-    synthesis = " ".join(FAMILIES[family].synthesis)
+    command = [*FAMILIES[family].synthesis]
     if family == "gowin":
-        synthesis += " -noiopads"  # `pack` takes the ports away
+        command.append("-noiopads")  # `pack` takes the ports away
     (folder / "synthesis.ys").write_text(
         "read_rtlil component.il\nproc\nmemory_collect\nwrite_verilog component.v\n"
         "design -reset\nread_verilog component.v\nproc\n"
-        "setattr -unset init w:*ram_data*\n"
-        f"{synthesis} -top top -json netlist.json\n"
+        "setattr -unset init w:*ram_data*\n" + synthesis_script(command, netlist="netlist.json")
     )
     run_tool("yosys", ["synthesis.ys"], cwd=folder, log=folder / "synthesis.log")
     netlist = json.loads((folder / "netlist.json").read_text())

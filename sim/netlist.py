@@ -15,13 +15,14 @@ from typing import Any
 from amaranth.back import rtlil
 
 from xnorforge.gen.errors import ToolError
+from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import run_tool
 
 __all__ = ["Netlist", "synthesise_netlist"]
 
 _FAMILIES = {
-    "ice40": ("synth_ice40 -abc9 -top top", "+/ice40/cells_sim.v"),
-    "ecp5": ("synth_ecp5 -nowidelut -top top", "+/ecp5/cells_sim.v"),
+    "ice40": (("synth_ice40", "-abc9"), "+/ice40/cells_sim.v"),
+    "ecp5": (("synth_ecp5", "-nowidelut"), "+/ecp5/cells_sim.v"),
 }
 
 
@@ -96,30 +97,30 @@ def synthesise_netlist(component: Any, family: str, folder: Path) -> Netlist:
     command, models = _FAMILIES[family]
     (folder / "top.il").write_text(rtlil.convert(component, name="top"))
     script = f"""
-        read_rtlil top.il
-        {command}
-        delete t:$scopeinfo
-        select top
-        write_rtlil -selected mapped.il
-        select -clear
-        design -reset
-        read_verilog -nowb -defer -nooverwrite {models}
-        read_rtlil mapped.il
-        hierarchy -top top
-        proc
-        setattr -mod -unset keep_hierarchy =*
-        flatten
-        opt -full
-        async2sync
-        dffunmap
-        delete t:$scopeinfo
-        techmap
-        simplemap
-        setundef -undriven -zero
-        opt_clean
-        aigmap
-        write_aiger -ascii -zinit -map top.map top.aag
-    """
+read_rtlil top.il
+{synthesis_script(command, netlist=None)}
+delete t:$scopeinfo
+select top
+write_rtlil -selected mapped.il
+select -clear
+design -reset
+read_verilog -nowb -defer -nooverwrite {models}
+read_rtlil mapped.il
+hierarchy -top top
+proc
+setattr -mod -unset keep_hierarchy =*
+flatten
+opt -full
+async2sync
+dffunmap
+delete t:$scopeinfo
+techmap
+simplemap
+setundef -undriven -zero
+opt_clean
+aigmap
+write_aiger -ascii -zinit -map top.map top.aag
+"""
     (folder / "top.ys").write_text(script)
     run_tool("yosys", ["top.ys"], cwd=folder, log=folder / "top.log")
     return Netlist((folder / "top.aag").read_text(), (folder / "top.map").read_text())
