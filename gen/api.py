@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from xnorforge.gen.build import BuildResult
     from xnorforge.gen.bundle import Bundle
+    from xnorforge.gen.clock_search import ClockSearch
     from xnorforge.gen.network import Network
     from xnorforge.gen.plan import LayerPlan, Plan
     from xnorforge.gen.program import ProgramResult
@@ -121,6 +122,19 @@ class PlannedNetwork:
 
         interval = predict(core_parts(self.network, self.plan).stages).interval_cycles
         return self.plan.clock_hz / float(interval)
+
+    def at_clock(self, clock_hz: float) -> PlannedNetwork:
+        """The same circuit at another clock; see `gen.plan.Plan.at_clock`."""
+        return PlannedNetwork(self.network, self.plan.at_clock(clock_hz))
+
+    def fastest_clock(self, **options: Any) -> ClockSearch:
+        """Find the fastest clock that closes; options as `gen.clock_search.fastest_clock`.
+
+        `planned.at_clock(planned.fastest_clock().clock_hz).compile("net").build()` uses it.
+        """
+        from xnorforge.gen.clock_search import fastest_clock
+
+        return fastest_clock(self.network, self.plan, **options)
 
     def resources(self) -> dict[str, Any]:
         """Predicted resources; see `gen.resources.estimate`."""

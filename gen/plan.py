@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from xnorforge.gen.boards import baud_divisor, get_board
+from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Network
 from xnorforge.hw.folding import Folding
 from xnorforge.hw.mvu import MvuConfig
@@ -79,6 +81,19 @@ class Plan:
         )
         kept["reasons"] = tuple((name, reason) for name, reason in item.get("reasons", ()))
         return cls(**kept)
+
+    def at_clock(self, clock_hz: float) -> "Plan":
+        """The same circuit at another clock: the nearest that the board's PLL makes.
+
+        Folds and cycles stay, so the images per second change with the clock, also of a plan that
+        was made for a rate. Raises PlanError where the PLL or the UART cannot do that clock.
+        """
+        if not 0 < clock_hz < float("inf"):
+            raise PlanError(f"Clock must be a positive number of Hz, not {clock_hz!r}")
+        if self.board is not None:
+            clock_hz = get_board(self.board).pll_config(clock_hz).output_hz
+            baud_divisor(clock_hz, self.baud)
+        return dataclasses.replace(self, clock_hz=clock_hz)
 
     def structure_hash(self, network: Network) -> int:
         """First 32 bits of the SHA-256 of all that shapes the circuit.
