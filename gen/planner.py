@@ -130,8 +130,7 @@ class _Site:
 class _Planner:
     """One network on one site.
 
-    relative: a planner of the same network elsewhere, whose work is used again; with one, errors
-    do not name other devices.
+    relative: a planner of the same network elsewhere, whose work is used again.
     """
 
     def __init__(
@@ -146,7 +145,6 @@ class _Planner:
         relative: "_Planner | None" = None,
     ) -> None:
         self.network = network
-        self.advises = relative is None
         self.site = site
         self.link = link
         self.baud = baud
@@ -164,9 +162,8 @@ class _Planner:
 
     def for_rate(self, fps: float) -> Plan:
         """The smallest plan whose exact interval reaches the rate."""
-        wanted = int(Fraction(self.site.clock_hz) / Fraction(fps))
-        self._check_reachable(fps, wanted)
-        plan = self._within(wanted)
+        self._check_reachable(fps, self._interval(fps))
+        plan = self._within(self._interval(fps))
         if plan is None:
             raise self._too_fast(fps)
         return plan
@@ -181,7 +178,7 @@ class _Planner:
         allowed = wanted
         while allowed >= self.search.intervals()[0]:
             chain = self.search.best(allowed)
-            if not chain.resources.fits(self.room):
+            if not self._fits(chain):
                 return None
             plan = self._plan(chain)
             # The exact model sees what single stages do not: bubbles between them.
@@ -192,7 +189,7 @@ class _Planner:
 
     def smallest(self) -> Plan:
         chain = self.search.best(None)
-        if not chain.resources.fits(self.room):
+        if not self._fits(chain):
             raise self._too_large(chain)
         return self._plan(chain)
 
@@ -208,16 +205,19 @@ class _Planner:
         while low <= high:
             middle = (low + high) // 2
             chain = self.search.best(intervals[middle])
-            if chain.resources.fits(self.room):
+            if self._fits(chain):
                 best, high = chain, middle - 1
             else:
                 low = middle + 1
         # The search is not exact at the edge: what lies just beyond it is tried one by one.
         for interval in reversed(intervals[max(0, low - _BEYOND) : low]):
             chain = self.search.best(interval)
-            if chain.resources.fits(self.room):
+            if self._fits(chain):
                 best = chain
         return best
+
+    def _fits(self, chain: Chain) -> bool:
+        return chain.resources.fits(self.room)
 
     def _plan(self, chain: Chain) -> Plan:
         return Plan(
@@ -262,7 +262,7 @@ class _Planner:
         return PlanError(
             f"{fps:g} images/s do not fit on {self.site.title}: layer {slowest.name!r} limits, "
             f"the best that fits is {int(self._rate(interval)):,} images/s"
-            f"{self._larger(lambda planner: planner.for_rate(fps))}"
+            f"{self._larger(lambda planner: planner._within(planner._interval(fps)) is not None)}"
         )
 
     def _too_large(self, chain: Chain) -> PlanError:
@@ -285,13 +285,11 @@ class _Planner:
             f"{self.network.name!r} is too large for {self.site.board or device.name}: {fold} "
             f"it needs {' and '.join(lacking)} (beside the link), layer "
             f"{largest.name!r} alone has {largest.weights.size:,} weight bits"
-            f"{self._larger(lambda planner: planner.smallest())}"
+            f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}"
         )
 
-    def _larger(self, attempt: Callable[["_Planner"], Plan]) -> str:
-        """What to use instead: the smallest board, else device, with which the attempt works."""
-        if not self.advises:
-            return ""
+    def _larger(self, works: Callable[["_Planner"], bool]) -> str:
+        """What to use instead: the smallest board, else device, with which it works."""
         here = self.site.device
         sites = [_Site.choose(name, None, None) for name in BOARDS]
         sites += [_Site.choose(None, name, None) for name in DEVICES]
@@ -316,12 +314,12 @@ class _Planner:
                 relative=relatives.get(site.device.family.name, self),
             )
             relatives[planner.family] = planner
-            try:
-                attempt(planner)
-            except PlanError:
-                continue
-            return f"; {site.board or site.device.name} would hold it"
+            if works(planner):
+                return f"; {site.board or site.device.name} would hold it"
         return "; no board or device known here would hold it"
+
+    def _interval(self, fps: float) -> int:
+        return int(Fraction(self.site.clock_hz) / Fraction(fps))
 
     def _rate(self, interval: int | Fraction) -> float:
         return self.site.clock_hz / float(interval)

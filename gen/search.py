@@ -119,7 +119,7 @@ class Search:
         )
         self._widths = [self._useful(index) for index in range(len(network.layers))]
         self._fold = cache(self._make_fold)
-        self._converter = cache(resources.converter)
+        self._join = cache(self._make_join)
 
     def within(self, capacity: Resources) -> "Search":
         """The same folds for another device of the family."""
@@ -333,7 +333,7 @@ class Search:
         )
         return lanes, choices
 
-    def _join(self, index: int, lanes_in: int, lanes_out: int) -> Resources:
+    def _make_join(self, index: int, lanes_in: int, lanes_out: int) -> Resources:
         """The converter before layer `index`, or before the head."""
         network = self.network
         if lanes_in == lanes_out:
@@ -342,7 +342,7 @@ class Search:
             elements, bits = network.layers[index].columns, network.layers[index].source.bits
         else:
             elements, bits = network.classes, self.head.score_bits
-        return self._converter(
+        return resources.converter(
             WidthConverterConfig(
                 elements=elements, element_bits=bits, lanes_in=lanes_in, lanes_out=lanes_out
             ),

@@ -152,7 +152,7 @@ class StoreConfig:
     @property
     def select_stages(self) -> int:
         """Multiplexer stages, each with a register."""
-        banks = max(self.banks(column) for column in range(len(self.columns)))
+        banks = max(self.banks(0), self.banks(len(self.columns) - 1))  # the others are as the first
         if banks <= 4:
             return 1 if banks > 1 or self.kind == "lut" else 0
         pairs = -(-banks // 2)

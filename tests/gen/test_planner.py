@@ -282,15 +282,14 @@ def test_constant_layer_by_override_belongs_to_the_hash() -> None:
 
 @pytest.mark.parametrize(
     ("network", "device"),
-    [(SFC, "ice40-up5k"), (SFC, "ecp5-85f"), (TFC, "ice40-hx8k"), (TFC, "ecp5-25f")],
+    [(SFC, "ice40-up5k"), (TFC, "ice40-hx8k"), (TFC, "ecp5-25f")],
 )
-def test_fastest_plan_is_not_beaten_by_the_next_rates(network: Network, device: str) -> None:
+def test_fastest_plan_is_not_beaten_by_the_next_rate(network: Network, device: str) -> None:
     plan = make_plan(network, device=device, goal="max")
     best = interval(network, plan)
     assert best == max(layer.fold_cycles for layer in plan.layers) or best == network.classes
-    for faster in (1.01, 1.05, 1.2):
-        with pytest.raises(PlanError, match=r"do not fit|cannot be reached"):
-            make_plan(network, device=device, fps=faster * plan.clock_hz / best)
+    with pytest.raises(PlanError, match=r"do not fit|cannot be reached"):
+        make_plan(network, device=device, fps=1.01 * plan.clock_hz / best)
 
 
 @pytest.mark.slow
