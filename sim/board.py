@@ -10,7 +10,11 @@ bit, and simulated time stands still while nothing is sent.
 from __future__ import annotations
 
 import json
+import mmap
 import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +29,7 @@ __all__ = ["VirtualBoard"]
 BAUD_DIVISOR = 4
 _MAIN = Path(__file__).with_name("board_main.cpp")
 _STOP_SECONDS = 10.0
+_CLOCK_BYTES = 8
 
 
 class VirtualBoard:
@@ -36,6 +41,7 @@ class VirtualBoard:
     ----------
     pty: path to give to a serial program.
     socket: "socket://127.0.0.1:<port>", pyserial's address of the same line.
+    cycles: clock cycles simulated since clients can connect.
 
     Raises BundleError for a changed bundle, ToolError when the model cannot be built or started.
     """
@@ -53,48 +59,95 @@ class VirtualBoard:
         idle_cycles = 20_000 + 4 * int(
             predicted["first_output_cycles"] + predicted["interval_cycles"]
         )
-        self._start([bundle.path / "accelerator.v"], idle_cycles, tcp_port, progress)
+        self._start(
+            [bundle.path / "accelerator.v", *sorted(MODELS.glob("*.v"))],
+            idle_cycles=idle_cycles,
+            tcp_port=tcp_port,
+            progress=progress,
+        )
 
     @classmethod
     def from_verilog(
         cls,
         sources: Sequence[Path],
         *,
+        baud_divisor: int | None = None,
         idle_cycles: int = 20_000,
         tcp_port: int = 0,
+        options: Sequence[str] = (),
+        seed: int | None = None,
         progress: Progress | None = None,
     ) -> VirtualBoard:
-        """A board of any Verilog whose `top` has an accelerator's pins."""
+        """A board of any Verilog whose `top` has an accelerator's pins.
+
+        baud_divisor: of a top that has it built in; without it the top's parameter BAUD_DIVISOR is
+        set. idle_cycles: of silence on the line before it sleeps. options: more of Verilator's.
+        seed: what is not initialised powers up at random; without it, as 0.
+        """
         board = cls.__new__(cls)
-        board._start(list(sources), idle_cycles, tcp_port, progress)
+        board._start(
+            [*sources, *(sorted(MODELS.glob("*.v")) if baud_divisor is None else ())],
+            baud_divisor=baud_divisor,
+            idle_cycles=idle_cycles,
+            tcp_port=tcp_port,
+            options=options,
+            seed=seed,
+            progress=progress,
+        )
         return board
 
     def _start(
-        self, sources: list[Path], idle_cycles: int, tcp_port: int, progress: Progress | None
+        self,
+        sources: Sequence[Path],
+        *,
+        baud_divisor: int | None = None,
+        idle_cycles: int,
+        tcp_port: int,
+        options: Sequence[str] = (),
+        seed: int | None = None,
+        progress: Progress | None,
     ) -> None:
         program = build_program(
-            [*sources, *sorted(MODELS.glob("*.v"))],
+            sources,
             "top",
             _MAIN,
-            parameters={"BAUD_DIVISOR": BAUD_DIVISOR},
+            parameters={"BAUD_DIVISOR": BAUD_DIVISOR} if baud_divisor is None else {},
+            options=options,
             progress=progress,
         )
-        self._process = subprocess.Popen(
-            [str(program), str(BAUD_DIVISOR), str(idle_cycles), str(tcp_port)],
-            stdin=subprocess.PIPE,  # its end tells the board that we are gone
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment(),
-        )
-        self._output = self._process.stdout
-        line = self._output.readline() if self._output else ""
+        random = [] if seed is None else ["+verilator+rand+reset+2", f"+verilator+seed+{seed}"]
+        with tempfile.NamedTemporaryFile() as clock_file:  # mapped by both, it needs no name
+            clock_file.truncate(_CLOCK_BYTES)
+            self._clock = mmap.mmap(clock_file.fileno(), _CLOCK_BYTES)
+            self._process = subprocess.Popen(
+                [
+                    str(program),
+                    *(str(baud_divisor or BAUD_DIVISOR), str(idle_cycles), str(tcp_port)),
+                    *(clock_file.name, *random),
+                ],
+                stdin=subprocess.PIPE,  # its end tells the board that we are gone
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(),
+            )
+            self._output = self._process.stdout
+            line = self._output.readline() if self._output else ""
         if not line:
             _, error = self._process.communicate()
             raise ToolError(f"The virtual board did not start: {error.strip()}")
         addresses = json.loads(line)
         self.pty: str = addresses["pty"]
         self.socket: str = addresses["socket"]
+
+    @property
+    def cycles(self) -> int:
+        return int.from_bytes(self._clock[:_CLOCK_BYTES], sys.byteorder)
+
+    def seconds(self, clock_hz: float) -> float:
+        """A clock for the driver's timeouts: simulated time, and ours once the board has ended."""
+        ended = 0.0 if self.running else time.monotonic()
+        return self.cycles / clock_hz + ended
 
     @property
     def pid(self) -> int:

@@ -2,8 +2,9 @@
 // The virtual board: a Verilator model of a top (clk_in, rx, tx, led) with its UART pins bridged
 // to a pseudo-terminal and to a TCP port on 127.0.0.1, 8N1 at DIVISOR clock cycles a bit.
 //
-//     model DIVISOR IDLE_CYCLES TCP_PORT
+//     model DIVISOR IDLE_CYCLES TCP_PORT CLOCK_FILE [+verilator+...]
 //
+// CLOCK_FILE holds 8 bytes; the cycles simulated so far are kept in them, in the machine's order.
 // Prints one JSON line with the addresses when it listens and one with its counts at its end.
 // Ends on SIGTERM, SIGINT, or when its standard input ends: with whoever started it.
 // Bytes from either side go to rx; bytes from tx go to every client there is. One TCP client at
@@ -24,6 +25,7 @@
 #include <poll.h>
 #include <pty.h>
 #include <string>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
@@ -167,8 +169,8 @@ class Outside {
 }  // namespace
 
 int main(int argc, char **argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: %s DIVISOR IDLE_CYCLES TCP_PORT\n", argv[0]);
+  if (argc < 5) {
+    std::fprintf(stderr, "usage: %s DIVISOR IDLE_CYCLES TCP_PORT CLOCK_FILE\n", argv[0]);
     return 2;
   }
   const int divisor = std::atoi(argv[1]);
@@ -177,7 +179,13 @@ int main(int argc, char **argv) {
   std::signal(SIGTERM, stop);
   std::signal(SIGINT, stop);
 
+  const int clock_file = open(argv[4], O_RDWR);
+  void *const shared = mmap(nullptr, 8, PROT_READ | PROT_WRITE, MAP_SHARED, clock_file, 0);
+  if (clock_file < 0 || shared == MAP_FAILED) fail("cannot share the clock file");
+  volatile int64_t *const clock_cycles = static_cast<int64_t *>(shared);
+
   VerilatedContext context;
+  context.commandArgs(argc, argv);
   Vmodel board{&context};
   board.clk_in = 0;
   board.rx = 1;
@@ -196,8 +204,10 @@ int main(int argc, char **argv) {
   int64_t cycle_count = 0, quiet_count = 0, in_count = 0, out_count = 0;
 
   while (!stopping) {
-    if (cycle_count % kPollCycles == 0)
+    if (cycle_count % kPollCycles == 0) {
+      *clock_cycles = cycle_count;
       outside.exchange(queue, queue.empty() && quiet_count > idle_cycles ? kIdlePollMs : 0);
+    }
 
     if (send_bits == 0 && !queue.empty()) {
       send_shift = queue.front() << 1 | 0x200;

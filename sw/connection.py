@@ -34,6 +34,7 @@ class Connection:
     where : the port, for messages
     timeout : seconds without progress before an operation fails
     may_load : weights that differ are replaced by `load`; else they are an error
+    clock : seconds, as the board's side counts them
 
     Attributes
     ----------
@@ -51,6 +52,7 @@ class Connection:
         timeout: float,
         may_load: bool,
         progress: Callable[[int, int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.link = HostLink()
         self.load = manifest.weights()
@@ -62,8 +64,9 @@ class Connection:
         self._timeout = timeout
         self._may_load = may_load
         self._progress = progress
+        self._clock = clock
         self._transport: Transport | None = None
-        self._since = time.monotonic()
+        self._since = self._clock()
 
     def close(self) -> None:
         """Release the port."""
@@ -109,7 +112,7 @@ class Connection:
 
     def touch(self) -> None:
         """Time without progress counts from here."""
-        self._since = time.monotonic()
+        self._since = self._clock()
         self.link.touch(self._since)
 
     def step(self) -> None:
@@ -137,31 +140,31 @@ class Connection:
     def _pump(self) -> None:
         if self._transport is None:
             raise TransportLost("closed")
-        out = self.link.transmit(time.monotonic())
+        out = self.link.transmit(self._clock())
         if out:
             self._transport.write(out)
         data = self._transport.read(0.0 if self.link.can_send else _READ_S)
         if data:
-            self.link.receive(data, time.monotonic())
+            self.link.receive(data, self._clock())
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        since = time.monotonic()
+        since = self._clock()
         while not done():
             self._pump()
             self._check_progress(since)
 
     def _check_progress(self, since: float) -> None:
-        quiet = time.monotonic() - max(since, self.link.progress_at)
+        quiet = self._clock() - max(since, self.link.progress_at)
         if quiet > self._timeout:
             what = "answers but takes and gives no data"
-            if self.link.heard_at < time.monotonic() - self._timeout:
+            if self.link.heard_at < self._clock() - self._timeout:
                 what = "does not answer"
             raise LinkLostError(
                 f"The board on {self._where} {what} for {self._timeout:g} s: reset it"
             )
 
     def _read_identity(self) -> Identity:
-        self.link.request(0, REGISTER_COUNT, time.monotonic())
+        self.link.request(0, REGISTER_COUNT, self._clock())
         self._wait(lambda: self.link.values is not None)
         assert self.link.values is not None  # for the type checker: just waited for
         return Identity(self.link.values)
@@ -192,9 +195,9 @@ class Connection:
         Only then do images go out.
         """
         link = self.link
-        since = time.monotonic()
+        since = self._clock()
         while True:
-            link.open(time.monotonic(), held=True)
+            link.open(self._clock(), held=True)
             self._wait(lambda: link.opened or link.stranded)
             identity = self._read_identity()
             check_identity(identity, self._manifest, self._where)
@@ -218,21 +221,21 @@ class Connection:
     def _load_weights(self) -> None:
         link = self.link
         size = len(self.load)
-        link.open(time.monotonic(), load=self.load)
-        since = time.monotonic()
+        link.open(self._clock(), load=self.load)
+        since = self._clock()
         while not link.delivered:
             if link.stranded:
-                link.open(time.monotonic(), load=self.load)
+                link.open(self._clock(), load=self.load)
             self._pump()
             self._check_progress(since)
             if self._progress and link.opened:
                 self._progress(size - link.unsent_bytes, size)
-        end = time.monotonic() + _DIGEST_S
+        end = self._clock() + _DIGEST_S
         while True:
             identity = self._read_identity()
             if identity.model_valid and identity[Register.WEIGHTS_DIGEST] == self.digest:
                 return
-            if time.monotonic() > end:
+            if self._clock() > end:
                 raise WeightsError(
                     f"The board on {self._where} has weights "
                     f"{identity[Register.WEIGHTS_DIGEST]:08x} after a load of {self.digest:08x}: "
@@ -241,7 +244,7 @@ class Connection:
 
     def _reconnect(self, cause: TransportLost) -> None:
         """Open the port again until `timeout` has passed; images without a result stay queued."""
-        end = time.monotonic() + self._timeout
+        end = self._clock() + self._timeout
         while True:
             self.close()
             self.reconnects += 1
@@ -252,7 +255,7 @@ class Connection:
                 self.touch()
                 return
             except (TransportLost, PortError, SilentDeviceError) as error:
-                if time.monotonic() + _RETRY_S > end:
+                if self._clock() + _RETRY_S > end:
                     raise PortError(
                         f"{self._where} went away ({cause}) and did not come back within "
                         f"{self._timeout:g} s: plug it in again"

@@ -92,6 +92,7 @@ class Accelerator:
         timeout: float = 5.0,
         load: str = "auto",
         progress: Callable[[int, int], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> "Accelerator":
         """Connect to a board, check that it holds the bundle's plan, and load weights.
 
@@ -99,6 +100,7 @@ class Accelerator:
         bundle's unless given. timeout: seconds without progress before a call fails. load:
         "auto" where the board's weights differ, "always", or "never" (then weights that differ
         are an error). progress: called with (done, total), of a load's bytes or of images.
+        clock: seconds for every timeout; a simulated board's own where it is far from real time.
 
         Raises ManifestError, PortError, SilentDeviceError, ForeignDeviceError,
         BundleMismatchError, WeightsError, LinkLostError: each an AcceleratorError.
@@ -114,6 +116,7 @@ class Accelerator:
             timeout=timeout,
             may_load=load != "never",
             progress=progress,
+            clock=clock,
         )
         try:
             connection.start(load_always=load == "always")

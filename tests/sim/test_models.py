@@ -230,7 +230,7 @@ def check_rams(folder, cells, sources, seed):
     (folder / "bench.v").write_text("\n".join(text) + "\n")
     stimulus = ram_stimulus(rng)
     bits = pack_fields([(stimulus[name], width) for name, width in FIELDS.items()])
-    files = [folder / "bench.v", MODELS / "block_ram.v", *sources]
+    files = [folder / "bench.v", MODELS / "common" / "block_ram.v", *sources]
     before, after = run_vectors(files, "bench", bits, total)
     got = np.stack(
         [np.stack(unpack_fields(part, [36] * len(instances))) for part in (before, after)], axis=2
