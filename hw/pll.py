@@ -8,6 +8,7 @@
     iCE40   clk = clk_in * feedback / (reference * output),  VCO = clk * output
     ECP5    clk = clk_in * feedback / reference,             VCO = clk * output
     Gowin   as ECP5
+    none    clk = clk_in
 
 Limits are those of the vendors' data sheets: FPGA-TN-02052 for iCE40, FPGA-DS-02012 for ECP5,
 DS117E (GW1NR), DS861E (GW1N) and DS226E (GW2A) for Gowin, whose limits differ from part to part.
@@ -93,11 +94,26 @@ def _gowin(pfd: int, vco: tuple[int, int], output: tuple[int, int]) -> _Rules:
     )
 
 
+_NONE = _Rules(
+    input_hz=(1_000_000, 400_000_000),
+    pfd_hz=(1_000_000, 400_000_000),
+    vco_hz=(1_000_000, 400_000_000),
+    output_hz=(1_000_000, 400_000_000),
+    reference=range(1, 2),
+    feedback=range(1, 2),
+    output=(1,),
+    feedback_from_vco=False,
+    vco_target_hz=0,
+    parameters=("", "", ""),
+    wake_seconds=Fraction(15, 1_000_000),
+)
+
 # By kind and, where a kind's limits depend on it, part: Gowin's name for it in `DEVICE`.
 _RULES = {
     ("SB_PLL40_CORE", ""): _ICE40,
     ("SB_PLL40_PAD", ""): _ICE40,
     ("EHXPLLL", ""): _ECP5,
+    ("none", ""): _NONE,
     ("rPLL", "GW1N-1"): _gowin(400_000_000, (400_000_000, 900_000_000), (3_125_000, 450_000_000)),
     ("rPLL", "GW1NR-9C"): _gowin(
         400_000_000, (400_000_000, 1_200_000_000), (3_125_000, 600_000_000)
@@ -108,7 +124,7 @@ _RULES = {
 }
 
 PLL_KINDS = tuple(dict.fromkeys(kind for kind, _ in _RULES))
-"""Primitives that `PllConfig` and `Pll` know."""
+"""Primitives that `PllConfig` and `Pll` know; "none" is a board's clock as it is."""
 
 # Upper ends of the phase detector's ranges, for FILTER_RANGE 1, 2, ...
 _ICE40_FILTER_HZ = (17_000_000, 26_000_000, 44_000_000, 66_000_000, 101_000_000)
@@ -122,7 +138,7 @@ class PllConfig:
     ----------
     kind : str
         Primitive: "SB_PLL40_PAD" (clock pin that belongs to the PLL), "SB_PLL40_CORE" (clock
-        from the fabric), "EHXPLLL" or "rPLL".
+        from the fabric), "EHXPLLL", "rPLL" or "none": the oscillator is the clock.
     input_hz : int
         Frequency of the oscillator.
     reference, feedback, output : int
@@ -155,6 +171,8 @@ class PllConfig:
             ("output", self._output),
         ):
             low, high = getattr(rules, f"{name}_hz")
+            if name == "pfd" and self.reference == 1:
+                continue  # the input's own range holds: an ECP5 takes 8 MHz undivided
             if not low <= value <= high:
                 raise ValueError(
                     f"{self.kind} {name} frequency must be {low / 1e6:g} to {high / 1e6:g} MHz, "
@@ -179,6 +197,11 @@ class PllConfig:
                     f"{kind} {name} frequency must be {low / 1e6:g} to {high / 1e6:g} MHz, "
                     f"not {value / 1e6:g} MHz"
                 )
+        if kind == "none" and abs(requested_hz / input_hz - 1) > 0.01:
+            raise ValueError(
+                f"there is no PLL, so the clock is the oscillator's {input_hz / 1e6:g} MHz, "
+                f"not {requested_hz / 1e6:g} MHz"
+            )
         target = Fraction(requested_hz)
         best: tuple[Fraction, int, Fraction] | None = None
         chosen = (0, 0, 0)
@@ -194,11 +217,19 @@ class PllConfig:
         return cls(kind, input_hz, *chosen, part=part)
 
     @classmethod
+    def outputs(cls, kind: str, input_hz: int, *, part: str = "") -> tuple[float, ...]:
+        """Every `output_hz` that a legal setting has, the slowest first."""
+        settings = _settings(_rules(kind, part), input_hz)
+        return tuple(sorted({float(clk) for _, _, _, clk in settings}))
+
+    @classmethod
     def from_parameters(
         cls, kind: str, input_hz: int, parameters: Mapping[str, int], *, part: str = ""
     ) -> "PllConfig":
         """The setting of an instance in a netlist, from its parameters as integers."""
         rules = _rules(kind, part)
+        if rules is _NONE:
+            return cls(kind, input_hz, 1, 1, 1)
         reference, feedback, output = (parameters[name] for name in rules.parameters)
         if rules is _ICE40:
             reference, feedback, output = reference + 1, feedback + 1, 1 << output
@@ -244,6 +275,8 @@ class PllConfig:
 
     def instance_parameters(self) -> dict[str, int | str | Const]:
         """Parameters of the primitive that depend on the setting."""
+        if self.kind == "none":
+            return {}
         if self.kind == "rPLL":
             return {
                 "FCLKIN": f"{self.input_hz / 1e6:g}",
@@ -282,7 +315,7 @@ def _settings(rules: _Rules, input_hz: int) -> Iterator[tuple[int, int, int, Fra
     """All legal (reference, feedback, output, clk)."""
     for reference in rules.reference:
         pfd = Fraction(input_hz, reference)
-        if not rules.pfd_hz[0] <= pfd <= rules.pfd_hz[1]:
+        if reference > 1 and not rules.pfd_hz[0] <= pfd <= rules.pfd_hz[1]:
             continue
         for feedback in rules.feedback:
             for output in rules.output:
@@ -367,8 +400,11 @@ class Pll(wiring.Component):
         clk = Signal()
         locked = Signal()
         primitive = {"EHXPLLL": _ecp5_instance, "rPLL": _gowin_instance}
-        instance = primitive.get(self.config.kind, _ice40_instance)
-        m.submodules.pll = instance(self.config, self.clk_in, clk, locked)
+        if self.config.kind == "none":
+            m.d.comb += [clk.eq(self.clk_in), locked.eq(1)]
+        else:
+            instance = primitive.get(self.config.kind, _ice40_instance)
+            m.submodules.pll = instance(self.config, self.clk_in, clk, locked)
         m.submodules.sequencer = sequencer = ResetSequencer(cycles=self.config.reset_cycles)
         m.d.comb += [
             sequencer.locked.eq(locked),
