@@ -8,8 +8,10 @@ S. Cheshire, M. Baker: Consistent Overhead Byte Stuffing, IEEE/ACM Transactions 
 """
 
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from xnorforge.hw.ram import BlockRam
 
 __all__ = ["CobsDecoder", "CobsEncoder", "ContentBeat", "DecodedBeat"]
 
@@ -20,8 +22,8 @@ DecodedBeat = data.StructLayout({"data": 8, "end": 1, "bad": 1})
 """The same; `bad`, beside `end` only: cut off, or with a byte the line spoilt."""
 
 
-_DEPTH = 512
-"""Bytes of the encoder's ring: two frames, one block RAM."""
+_HALF = 256
+"""Bytes of the longest frame on the wire; the encoder holds two, in one block RAM."""
 
 
 class CobsDecoder(wiring.Component):
@@ -91,12 +93,12 @@ class CobsDecoder(wiring.Component):
 class CobsEncoder(wiring.Component):
     """Contents of at most 254 bytes to wire bytes, each frame stored before it leaves.
 
-    A frame is encoded in its place in a ring: a slot is kept for each code and filled when the
+    A frame is encoded in its place in memory: a slot is kept for each code and filled when the
     group's length is known, so that every beat costs one write.
 
-    Throughput: 1 beat a cycle and two more cycles a frame in, a byte in 3 cycles out.
+    Throughput: 1 beat a cycle and one more cycle a frame in, a byte in 3 cycles out.
     Latency: 4 cycles from the end beat to the first wire byte.
-    Cost: about 130 LC and one 512 x 8 block RAM on iCE40.  Back-pressure: stalls, never drops.
+    Cost: about 100 LC and one 512 x 8 block RAM on iCE40.  Back-pressure: stalls, never drops.
 
     Members
     -------
@@ -116,63 +118,59 @@ class CobsEncoder(wiring.Component):
         )
 
     def elaborate(self, platform):
+        # A frame of at most 256 wire bytes takes a "half" of the memory: one is filled while the
+        # other leaves, so what is read and what is written never have the same address.
         m = Module()
-        m.submodules.ring = ring = memory.Memory(shape=8, depth=_DEPTH, init=[])
-        write, read = ring.write_port(), ring.read_port()
+        m.submodules.ram = ram = BlockRam(width=8, depth=2 * _HALF)
+        whole = Signal(2)  # halves with a whole frame
 
-        # Pointers have a bit more than addresses. `sent` <= `closed` <= `slot` < `place`.
-        bits = len(write.addr)
-        place = Signal(bits + 1)  # next byte
-        slot = Signal(bits)  # code of the open group; reserved before its first byte
-        closed = Signal(bits + 1)  # end of the last whole frame
-        sent = Signal(bits + 1)
-        code = Signal(8)
-        # Room is told in eighths of the ring and a cycle late: "full" leaves an eighth unused.
-        full = Signal()
-        m.d.sync += full.eq((place - sent)[bits - 3 : bits].all())
-
-        step = Signal(2)
-        reserve, take, delimit = 0, 1, 2
-        is_zero = self.i.payload.data == 0
-        m.d.comb += self.i.ready.eq((step == take) & ~full)
-        with m.Switch(step):
-            with m.Case(reserve), m.If(self.i.valid & ~full):
-                m.d.sync += [slot.eq(place), place.eq(place + 1), code.eq(1), step.eq(take)]
-            with m.Case(take):
-                m.d.comb += write.en.eq(self.i.valid & ~full)
-                with m.If(self.i.payload.end | is_zero):
-                    m.d.comb += [write.addr.eq(slot), write.data.eq(code)]
-                with m.Else():
-                    m.d.comb += [write.addr.eq(place), write.data.eq(self.i.payload.data)]
-                with m.If(self.i.valid & ~full):
-                    with m.If(self.i.payload.end):
-                        m.d.sync += step.eq(delimit)
-                    with m.Else():
-                        m.d.sync += [place.eq(place + 1), code.eq(Mux(is_zero, 1, code + 1))]
-                        with m.If(is_zero):
-                            m.d.sync += slot.eq(place)
-            with m.Case(delimit):
-                m.d.comb += [write.addr.eq(place), write.data.eq(0), write.en.eq(~full)]
-                with m.If(~full):
-                    m.d.sync += [place.eq(place + 1), closed.eq(place + 1), step.eq(reserve)]
-        # A frame whose end was taken is whole: it is not aborted between its code and zero.
-        with m.If(self.abort & (step != delimit)):
-            m.d.sync += [place.eq(closed), step.eq(reserve)]
+        half = Signal()
+        place = Signal(8, init=1)  # next byte
+        slot = Signal(8)  # code of the open group; reserved before its first byte
+        code = Signal(8, init=1)
+        closing = Signal()  # the end was taken, the delimiter is missing
+        is_zero = Signal()
+        at_slot = self.i.payload.end | is_zero
+        m.d.comb += [
+            self.i.ready.eq(~closing & ~whole.bit_select(half, 1)),
+            is_zero.eq(self.i.payload.data == 0),
+            ram.write_enable.eq((self.i.valid & self.i.ready) | closing),
+            ram.write_address.eq(Cat(Mux(at_slot & ~closing, slot, place), half)),
+            ram.write_data.eq(Mux(closing, 0, Mux(at_slot, code, self.i.payload.data))),
+        ]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [closing.eq(self.i.payload.end), code.eq(code + 1)]
+            with m.If(~self.i.payload.end):
+                m.d.sync += place.eq(place + 1)
+            with m.If(is_zero):
+                m.d.sync += [slot.eq(place), code.eq(1)]
+        with m.If(closing):
+            m.d.sync += [whole.bit_select(half, 1).eq(1), half.eq(~half)]
+        # A frame whose end was taken is whole: nothing aborts it between its code and its zero.
+        with m.If(closing | self.abort):
+            m.d.sync += [closing.eq(0), place.eq(1), slot.eq(0), code.eq(1)]
 
         # A byte is fetched, registered (block RAM is slow), offered: 3 cycles, and a line has many.
+        from_half = Signal()
+        sent = Signal(8)
         fetch = Signal()
         fetched = Signal()
-        waiting = Signal()  # a cycle old, while a fetch takes three
         m.d.comb += [
-            fetch.eq(waiting & ~fetched & ~self.o.valid),
-            read.en.eq(fetch),
-            read.addr.eq(sent),
+            fetch.eq(whole.bit_select(from_half, 1) & ~fetched & ~self.o.valid),
+            ram.read_enable.eq(fetch),
+            ram.read_address.eq(Cat(sent, from_half)),
         ]
-        m.d.sync += [fetched.eq(fetch), waiting.eq(sent != closed)]
+        m.d.sync += fetched.eq(fetch)
         with m.If(fetch):
             m.d.sync += sent.eq(sent + 1)
         with m.If(fetched):
-            m.d.sync += [self.o.payload.eq(read.data), self.o.valid.eq(1)]
+            m.d.sync += [self.o.payload.eq(ram.ram_data), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
+            with m.If(self.o.valid & (self.o.payload == 0)):
+                m.d.sync += [
+                    sent.eq(0),
+                    from_half.eq(~from_half),
+                    whole.bit_select(from_half, 1).eq(0),
+                ]
         return m

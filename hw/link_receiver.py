@@ -7,11 +7,12 @@ Go-back-N: of image and weight frames only the expected next one is taken. See d
 """
 
 from amaranth import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.cobs import DecodedBeat
 from xnorforge.hw.crc import SerialCrc32
+from xnorforge.hw.ram import BlockRam
 from xnorforge.sw.protocol import CRC_BYTES, HEADER_BYTES, Kind
 
 __all__ = ["ConfigByte", "LinkReceiver", "ReadRequest"]
@@ -103,19 +104,17 @@ class LinkReceiver(wiring.Component):
         self._good = good = Signal()
 
         m.submodules.checker = crc = SerialCrc32()
-        m.submodules.ring = self._ring = ring = memory.Memory(
-            shape=8, depth=self.buffer_bytes, init=[]
-        )
-        write = ring.write_port()
-        bits = len(write.addr)
+        # What is read lies before `expected`, what is written behind: never the same address.
+        m.submodules.ring = self._ring = ring = BlockRam(width=8, depth=self.buffer_bytes)
+        bits = len(ring.write_address)
         beat = self.i.payload
         byte = self.i.valid & ~beat.end
         m.d.comb += [
             crc.data.eq(beat.data),
             crc.start.eq(byte),
             crc.clear.eq(self.i.valid & beat.end),
-            write.addr.eq(place),
-            write.data.eq(beat.data),
+            ring.write_address.eq(place),
+            ring.write_data.eq(beat.data),
         ]
         # Beats are 10 cycles apart: a cycle-old comparison holds.
         no_room = Signal()
@@ -134,9 +133,9 @@ class LinkReceiver(wiring.Component):
                 with m.Case(3):
                     m.d.sync += [position[8:].eq(beat.data), place.eq(self.expected), full.eq(0)]
                 with m.Default():
-                    m.d.comb += write.en.eq(~no_room & ~full)
+                    m.d.comb += ring.write_enable.eq(~no_room & ~full)
                     m.d.sync += full.eq(full | no_room)
-                    with m.If(write.en):
+                    with m.If(ring.write_enable):
                         m.d.sync += place.eq(place + 1)
         with m.If(self.i.valid & beat.end):
             whole = seen == HEADER_BYTES + CRC_BYTES
@@ -220,7 +219,7 @@ class LinkReceiver(wiring.Component):
 
     def _deliver(self, m) -> None:
         """The ring's bytes to where they belong: fetched, registered, offered."""
-        read = self._ring.read_port()
+        ring = self._ring
         offered = self._offered
         taken = Mux(self._is_load, self.config.ready, self.image.ready)
         fetch = Signal()
@@ -229,8 +228,8 @@ class LinkReceiver(wiring.Component):
         first = Signal()  # the next byte begins a load
         m.d.comb += [
             fetch.eq(waiting & ~self._fetched & ~offered & ~self.reset),
-            read.en.eq(fetch),
-            read.addr.eq(self.consumed),
+            ring.read_enable.eq(fetch),
+            ring.read_address.eq(self.consumed),
             self.image.payload.eq(byte),
             self.image.valid.eq(offered & ~self._is_load),
             self.config.payload.data.eq(byte),
@@ -241,7 +240,7 @@ class LinkReceiver(wiring.Component):
         with m.If(fetch):
             m.d.sync += self.consumed.eq(self.consumed + 1)
         with m.If(self._fetched):
-            m.d.sync += [byte.eq(read.data), offered.eq(1)]
+            m.d.sync += [byte.eq(ring.ram_data), offered.eq(1)]
         with m.Elif(taken):
             m.d.sync += offered.eq(0)
         with m.If(self._begins):

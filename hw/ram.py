@@ -21,9 +21,9 @@ def _ports(width, depth):
     }
 
 
-def _memory(m, ports, contents, style):
+def _memory(m, ports, contents, **attributes):
     """The memory, written from its ports; returns what `read_address` shows, asynchronously."""
-    m.submodules.cells = ram = memory.Memory(contents, attrs={"ram_style": style})
+    m.submodules.cells = ram = memory.Memory(contents, attrs=attributes)
     write, read = ram.write_port(), ram.read_port(domain="comb")
     m.d.comb += [
         write.en.eq(ports.write_enable),
@@ -37,9 +37,9 @@ def _memory(m, ports, contents, style):
 class BlockRam(wiring.Component):
     """Memory whose read register is the block RAM's own output latch.
 
-    The latch loads in cycles with `read_enable`. The parent must make it evident that nothing is
-    read in the cycle in which the same address is written: then yosys knows that no value is
-    promised and adds neither registers nor a bypass for that case.
+    The latch loads in cycles with `read_enable`. The parent must never read the address that it
+    writes in the same cycle, or not look at what it gets: no value is promised for that case
+    (`no_rw_check`), so yosys adds neither registers nor a bypass for it.
 
     `ram_data` is 0 before the first read here, and anything in a real block RAM. iCE40 synthesis
     gates it to zero (a LUT a bit) unless told that this does not matter:
@@ -67,7 +67,7 @@ class BlockRam(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        read_data = _memory(m, self, self._contents, "block")
+        read_data = _memory(m, self, self._contents, ram_style="block", no_rw_check=1)
         latch = Signal(len(self.ram_data), name="ram_data", reset_less=True)
         with m.If(self.read_enable):
             m.d.sync += latch.eq(read_data)
@@ -102,7 +102,7 @@ class LutRam(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += self.ram_data.eq(_memory(m, self, self._contents, self._style))
+        m.d.comb += self.ram_data.eq(_memory(m, self, self._contents, ram_style=self._style))
         return m
 
 
