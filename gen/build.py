@@ -28,6 +28,7 @@ from xnorforge.gen.build_flow import (
     check_seeds,
     default_jobs,
     first_met,
+    pll_clocks,
     try_seeds,
 )
 from xnorforge.gen.build_result import (
@@ -240,7 +241,7 @@ def _choose(
         return chosen
     assert fastest.timing is not None
     fmax = fastest.timing.fmax_hz
-    lower = _pll_below(board, fmax)
+    lower = max((hz for hz in pll_clocks(board) if hz <= fmax), default=None)
     advice = (
         f"compile again with a clock of {lower / 1e6:g} MHz, or with --clock max"
         if lower
@@ -255,17 +256,3 @@ def _choose(
         lower,
         tuple(found.values()),
     )
-
-
-def _pll_below(board: Board, limit_hz: float) -> float | None:
-    """The nearest PLL output that a design of this Fmax meets, None where there is none."""
-    request = limit_hz
-    for _ in range(50):
-        try:
-            output = board.pll_config(request).output_hz
-        except PlanError:
-            return None
-        if output <= limit_hz:
-            return output
-        request -= max(output - limit_hz, 0.01 * limit_hz)
-    return None

@@ -36,6 +36,7 @@ from xnorforge.gen.constraints import (
 from xnorforge.gen.errors import PlanError, ToolError
 from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import Progress
+from xnorforge.hw.pll import PllConfig
 
 __all__ = [
     "DEFAULT_SEEDS",
@@ -45,6 +46,7 @@ __all__ = [
     "check_seeds",
     "default_jobs",
     "first_met",
+    "pll_clocks",
     "try_seeds",
 ]
 
@@ -95,6 +97,11 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     if not seeds:
         raise ToolError("Place and route needs at least one seed")
     return tuple(dict.fromkeys(seeds))
+
+
+def pll_clocks(board: Board) -> tuple[float, ...]:
+    """Every clock that the board's PLL makes, the slowest first."""
+    return PllConfig.outputs(board.pll, board.oscillator_hz, part=board.device.pll_part)
 
 
 def default_jobs() -> int:

@@ -33,6 +33,7 @@ from xnorforge.gen.build_flow import (
     SeedReport,
     check_seeds,
     default_jobs,
+    pll_clocks,
     try_seeds,
 )
 from xnorforge.gen.errors import PlanError, ToolError
@@ -46,10 +47,10 @@ __all__ = ["STEP", "ClockAttempt", "ClockSearch", "fastest_clock"]
 STEP = 0.01
 """A step up is at least this much faster."""
 
-# The survey's constraint, as a multiple of the plan's clock: the largest that the PLL can make.
-_AMBITIONS = (2.0, 1.5, 1.25, 1.0)
-_PLL_RESOLUTION = 1e-4
-_EQUAL = 1e-9
+# The survey's constraint as a multiple of the plan's clock, as far as the PLL goes.
+_AMBITION = 2.0
+# A period of whole picoseconds can put a clock and its constraint this far apart.
+_HAIR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def fastest_clock(
             closed = [clock for clock, found in known.items() if found.closed]
             if not closed:
                 # Strictly down: a period of whole picoseconds can put the two a hair apart.
-                candidate = search.at_most(min(attempt.fmax_hz, candidate * (1 - _PLL_RESOLUTION)))
+                candidate = search.at_most(min(attempt.fmax_hz, candidate * (1 - _HAIR)))
                 continue
             top = max(closed)
             above = search.at_least(top * (1 + STEP))
@@ -201,6 +202,15 @@ class _Search:
         self.folder, self.progress, self.report = folder, progress, report
         self.board: Board = get_board(plan.board)
         self.parts: CoreParts = core_parts(network, plan)
+        # What the PLL makes and the UART's divisor allows.
+        self.clocks = [clock for clock in pll_clocks(self.board) if self._divides(clock)]
+
+    def _divides(self, clock_hz: float) -> bool:
+        try:
+            baud_divisor(clock_hz, self.plan.baud)
+        except PlanError:
+            return False
+        return True
 
     def survey(self) -> ClockAttempt:
         """All seeds against a clock out of reach."""
@@ -208,11 +218,8 @@ class _Search:
         flow = Flow(verilog, self.board, work, logs, progress=self._labelled("survey"))
         flow.synthesise()
         clock = flow.find_clock()
-        for ambition in _AMBITIONS:
-            with contextlib.suppress(PlanError):
-                pll = self.board.pll_config(self.plan.clock_hz * ambition)
-                clock = dataclasses.replace(clock, pll=pll)
-                break
+        ambition = min(self.plan.clock_hz * _AMBITION, pll_clocks(self.board)[-1])
+        clock = dataclasses.replace(clock, pll=self.board.pll_config(ambition))
         flow.constrain(clock)
         found = try_seeds(
             lambda seed, cancel: flow.route(seed, clock, cancel),
@@ -254,12 +261,12 @@ class _Search:
         return ClockAttempt(clock_hz, tuple(ran), True)
 
     def at_least(self, clock_hz: float) -> float | None:
-        """The lowest PLL output from here on that the baud rate allows; None where none is."""
-        return self._nearest(clock_hz, up=True)
+        """The lowest clock from here on; None where there is none."""
+        return min((clock for clock in self.clocks if clock >= clock_hz), default=None)
 
     def at_most(self, clock_hz: float) -> float:
-        """The highest PLL output up to here that the baud rate allows."""
-        found = self._nearest(clock_hz, up=False)
+        """The highest clock up to here."""
+        found = max((clock for clock in self.clocks if clock <= clock_hz), default=None)
         if found is None:
             raise PlanError(
                 f"{self.network.name!r} reaches {clock_hz / 1e6:.2f} MHz on {self.board.name}, "
@@ -267,27 +274,6 @@ class _Search:
                 "fewer images per second or another board"
             )
         return found
-
-    def _nearest(self, clock_hz: float, *, up: bool) -> float | None:
-        limit = request = clock_hz
-        sign = 1 if up else -1
-        while True:
-            try:
-                output = self.board.pll_config(request).output_hz
-            except PlanError:
-                return None  # over the end of what the PLL can make
-            missing = (limit - output) * sign
-            if missing <= limit * _EQUAL:
-                try:
-                    baud_divisor(output, self.plan.baud)
-                    return output
-                except PlanError:
-                    # On from this one.
-                    limit = request = output + sign * limit * _PLL_RESOLUTION
-                    continue
-            # The output nearest to a request is no further from it than the one looked for, so
-            # twice the way does not pass that.
-            request += sign * max((request - output) * sign, limit * _PLL_RESOLUTION)
 
     def _files(self, plan: Plan, name: str) -> tuple[Path, Path, Path]:
         """Verilog of a plan, a work folder and one for logs."""

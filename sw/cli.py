@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import click
 
 from xnorforge.gen.errors import UserError
-from xnorforge.gen.extras import missing_package
 from xnorforge.sw.cli_board import boards, doctor, infer, program, serve
 from xnorforge.sw.cli_model import build, compile_, inspect, train, verify
 from xnorforge.sw.errors import HostError
@@ -108,6 +107,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        from xnorforge.gen.extras import missing_package
+
         absent = missing_package(error)
         if absent is not None:
             click.echo(f"Error: {absent}", err=True)

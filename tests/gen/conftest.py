@@ -123,6 +123,7 @@ elif name == "nextpnr-ice40":
         sys.exit(1)
     Path(options["--asc"]).write_text("seed " + options["--seed"])
     wanted = float(re.search("set_frequency clk ([0-9.]+)", Path(options["--pcf"]).read_text())[1])
+    wanted = 1e6 / int(1e6 / wanted)  # a period in whole picoseconds
     cells = dict(used=7, available=5280)
     keys = ("ICESTORM_LC", "ICESTORM_RAM", "ICESTORM_DSP")
     clock = dict(constraint=wanted, achieved=what["fmax"])
