@@ -35,7 +35,8 @@ _CLOCK_BYTES = 8
 class VirtualBoard:
     """A running virtual board; use it as a context manager.
 
-    bundle_dir: the bundle whose accelerator.v runs. tcp_port: 0 for any free one.
+    bundle_dir: the bundle whose accelerator.v runs. verilog: a variant of that file to run
+    instead. tcp_port: 0 for any free one.
 
     Attributes
     ----------
@@ -50,6 +51,7 @@ class VirtualBoard:
         self,
         bundle_dir: str | Path,
         *,
+        verilog: Path | None = None,
         tcp_port: int = 0,
         progress: Progress | None = None,
     ) -> None:
@@ -60,7 +62,7 @@ class VirtualBoard:
             predicted["first_output_cycles"] + predicted["interval_cycles"]
         )
         self._start(
-            [bundle.path / "accelerator.v", *sorted(MODELS.glob("*.v"))],
+            [verilog or bundle.path / "accelerator.v", *sorted(MODELS.glob("*.v"))],
             idle_cycles=idle_cycles,
             tcp_port=tcp_port,
             progress=progress,

@@ -31,14 +31,20 @@ _PACK_DEVICE = {
 }
 
 
-def primitives(component: Any, family: str, folder: Path) -> Counter[str]:
-    """Synthesise a component in an existing folder: how many cells of each type it takes."""
+def primitives(
+    component: Any, family: str, folder: Path, options: Sequence[str] = ()
+) -> Counter[str]:
+    """Synthesise a component in an existing folder: how many cells of each type it takes.
+
+    options: what a device adds to its family's synthesis command.
+    """
     (folder / "component.il").write_text(rtlil.convert(component))
-    command = [*FAMILIES[family].synthesis]
+    command = [*FAMILIES[family].synthesis, *options]
     if family == "gowin":
         command.append("-noiopads")  # `pack` takes the ports away
     (folder / "synthesis.ys").write_text(
-        "read_rtlil component.il\nproc\nmemory_collect\nwrite_verilog component.v\n"
+        "read_rtlil component.il\nproc\ndelete t:$meminit_v2 r:MEMID=*spram %i\n"
+        "memory_collect\nwrite_verilog component.v\n"
         "design -reset\nread_verilog component.v\nproc\n"
         "setattr -unset init w:*ram_data*\n" + synthesis_script(command, netlist="netlist.json")
     )

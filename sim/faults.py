@@ -18,6 +18,7 @@ from xnorforge.gen.assembly import core_parts, weights_load
 from xnorforge.gen.errors import ModelError
 from xnorforge.gen.network import Dense, Network
 from xnorforge.gen.plan import Plan
+from xnorforge.gen.verilog import accelerator_verilog
 from xnorforge.sim.reference import Executor
 
 __all__ = ["FAULT_KINDS", "Fault", "plant"]
@@ -39,6 +40,17 @@ class Fault:
     def load(self, plan: Plan) -> bytes:
         """The weight load (`weights.bin`) that brings the fault into a core of this plan."""
         return weights_load(core_parts(self.network, plan))
+
+    def circuit(self, network: Network, plan: Plan) -> str | None:
+        """`accelerator.v` of `network` with the fault in its constant logic.
+
+        None where the fault is none of the constants': then the load brings all of it.
+        """
+        faulty, right = core_parts(self.network, plan), core_parts(network, plan)
+        pairs = zip(faulty.stores, right.stores, strict=True)
+        if all(one[2] == other[2] for one, other in pairs if not one[1].loadable):
+            return None
+        return accelerator_verilog(network, plan, faulty)
 
 
 def plant(network: Network, kind: str, images: np.ndarray, seed: int = 0) -> Fault:

@@ -12,6 +12,7 @@ from `network.npz`, the circuit holds `accelerator.v` and `weights.bin`.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.errors import UserError
 from xnorforge.gen.numpy_reference import evaluate
@@ -167,14 +169,16 @@ def verify(
         comparisons["golden"] = compare(wanted, under_test)
     got = under_test
     if level == "rtl":
-        load = None if fault is None else fault.load(bundle.plan)
-        runs = _core(bundle, images, load, stalls, progress)
+        with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
+            verilog, load = _under_test(bundle, fault, Path(folder))
+            runs = _core(bundle, verilog, images, load, stalls, progress)
+            fresh = None if fault is None else load
+            found, notes = _shell(bundle, verilog, images[:shell_images], fresh, progress)
         for name, run in runs.items():
             count = len(images) if name == "core" else min(len(images), _STALLED_IMAGES)
             comparisons[name] = compare(_part(expected, count), run.result)
         got = runs["core"].result
         cycles = _cycles(bundle, runs["core"])
-        found, notes = _shell(bundle, images[:shell_images], load, progress)
         if found is not None:
             comparisons["shell"] = compare(_part(expected, shell_images), found)
         tools = {name: find_tool(name).version for name in ("verilator",)}
@@ -216,8 +220,25 @@ def _part(result: Result, count: int) -> Result:
     return Result(result.scores[:count], result.labels[:count])
 
 
+def _under_test(bundle: Bundle, fault: Fault | None, folder: Path) -> tuple[Path, bytes | None]:
+    """accelerator.v, and the load to send first: where a fault or memories want one.
+
+    A fault in constant logic is in a file of its own.
+    """
+    verilog = bundle.path / "accelerator.v"
+    if fault is None:
+        must_load = core_parts(bundle.network, bundle.plan).must_load
+        return verilog, (bundle.path / "weights.bin").read_bytes() if must_load else None
+    text = fault.circuit(bundle.network, bundle.plan)
+    if text is not None:
+        verilog = folder / "accelerator.v"
+        verilog.write_text(text)
+    return verilog, fault.load(bundle.plan)
+
+
 def _core(
     bundle: Bundle,
+    verilog: Path,
     images: np.ndarray,
     load: bytes | None,
     stalls: bool,
@@ -230,7 +251,7 @@ def _core(
     predicted = bundle.manifest["predicted"]
     timeout = 20_000 + 4 * int(predicted["first_output_cycles"] + predicted["interval_cycles"])
     return run_core(
-        bundle.path / "accelerator.v",
+        verilog,
         bundle.network,
         bundle.plan.lanes,
         images,
@@ -253,12 +274,16 @@ def _cycles(bundle: Bundle, run: CoreRun) -> CycleCheck:
 
 
 def _shell(
-    bundle: Bundle, images: np.ndarray, load: bytes | None, progress: Progress | None
+    bundle: Bundle,
+    verilog: Path,
+    images: np.ndarray,
+    load: bytes | None,
+    progress: Progress | None,
 ) -> tuple[Result | None, tuple[str, ...]]:
     """The complete top behind the real driver; the weights always go over the link."""
     if bundle.plan.board is None:
         return None, ("no shell was run: the bundle is for a bare device, without a top",)
-    with VirtualBoard(bundle.path, progress=progress) as board:
+    with VirtualBoard(bundle.path, verilog=verilog, progress=progress) as board:
         if progress is not None:
             progress(f"running {len(images)} images through the top and the driver")
         with Accelerator.open(bundle.path, board.socket, load="always") as accelerator:
