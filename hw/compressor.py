@@ -104,36 +104,33 @@ class _Bit:
         return self.spare is not None and not self.choice
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def compress(width: int, literals: int = 1, levels: int = 0) -> Compressor:
-    """The cheapest counter found of `width` bits, each a function of `literals` signals (1 or 2).
+    """A counter of `width` bits, each a function of `literals` signals (1 or 2).
 
-    levels: tables a pipeline stage; 0 for none. Registers count half a table each.
+    The cheapest of those with few, some and no inputs left over by the leaves for later adders.
+    levels: tables a pipeline stage; 0 for none. A register counts half a table, a table of depth
+    a quarter.
     """
-    spread = range(width // 5, width // 3 + 1)
-    best = None
-    for leaf_count in {*spread[:: max(1, len(spread) // 12)], width // 3}:
-        for thrifty in (False, True):
-            found = _Builder(width, literals, leaf_count, thrifty).build()
-            cost = 2 * len(found.nodes) + (found.register_count(levels) if levels else 0)
-            key = (cost, found.depth, leaf_count, thrifty)
-            if best is None or key < best[0]:
-                best = (key, found)
-    assert best is not None
-    return best[1]
+    found = [
+        _Builder(width, literals, leaf_count).build()
+        for leaf_count in sorted({width * 29 // 100, width * 31 // 100, width // 3})
+    ]
+
+    def cost(counter: Compressor) -> int:
+        registers = counter.register_count(levels) if levels else 0
+        return 4 * len(counter.nodes) + 2 * registers + counter.depth
+
+    return min(found, key=cost)
 
 
 class _Builder:
-    """One way to compress: `leaf_count` full adders on three inputs, then pairs of full adders.
+    """One way to compress: `leaf_count` full adders on three inputs, then pairs of full adders."""
 
-    thrifty: prefers seconds whose joining costs no other bit its own chance, over early ones.
-    """
-
-    def __init__(self, width: int, literals: int, leaf_count: int, thrifty: bool):
+    def __init__(self, width: int, literals: int, leaf_count: int):
         self.inputs = [Node("", index=index) for index in range(width)]
         self.literals = literals
         self.leaf_count = leaf_count
-        self.thrifty = thrifty
         self.order = {node: number for number, node in enumerate(self.inputs)}
 
     def build(self) -> Compressor:
@@ -159,9 +156,8 @@ class _Builder:
         count = len(column) + len(waiting)
         seconds = [bit for bit in column if bit.can_join]
         if count >= 5 and len(column) >= 4 and len(seconds) >= 2:
-            if self.thrifty:
-                seconds.sort(key=lambda bit: bit.takes)
-            y1, y2 = seconds[:2]
+            # First those whose joining costs no other bit its own chance.
+            y1, y2 = sorted(seconds, key=lambda bit: bit.takes)[:2]
             column.remove(y1)
             column.remove(y2)
             x1, x2 = column.pop(0), column.pop(0)

@@ -22,8 +22,8 @@ from xnorforge.hw.compressor import FUNCTIONS, Compressor, Node, compress
 __all__ = ["PIPELINES", "STRUCTURES", "Popcount", "PopcountConfig"]
 
 STRUCTURES = ("carry", "lut", "pairs", "plain")
-PIPELINES = ("none", "output", "half", "full")
-_PAIRS_LEVELS = {"half": 6, "full": 2}
+PIPELINES = ("none", "output", "third", "half", "full")
+_PAIRS_LEVELS = {"third": 8, "half": 5, "full": 2}
 """Tables from register to register with the structure "pairs"."""
 _UNLIMITED = 1 << 30
 
@@ -42,9 +42,9 @@ class PopcountConfig:
         adders in three of them (`hw.compressor`); smallest. `"plain"`: a tree of `+`, left to
         the synthesiser; the checked baseline.
     pipeline : str
-        Where registers are: `"none"` (combinational), `"output"`, `"half"` (after every second
-        adder level, counted from the output), `"full"` (after the leaves and after every adder).
-        With "pairs", `"half"` is after every sixth table and `"full"` after every second.
+        Where registers are: `"none"` (combinational), `"output"`, `"third"` and `"half"` (after
+        every third, every second adder level, counted from the output), `"full"` (after the leaves
+        and after every adder). With "pairs": after every eighth, fifth, second table.
     literals : int
         Signals that one bit of the word is a function of, which synthesis can take into the first
         tables: 1, or 2 for products of an input and a weight. Only "pairs" builds by it.
@@ -99,13 +99,11 @@ class PopcountConfig:
 
     def is_registered(self, level: int) -> bool:
         """Whether the values of a level go through a register."""
-        if self.pipeline == "full":
+        if self.pipeline in ("none", "output"):
+            return self.pipeline == "output" and level == self.depth
+        if self.structure == "pairs":
             return True
-        if self.pipeline == "half" and self.structure == "pairs":
-            return True
-        if self.pipeline == "half":
-            return (self.depth - level) % 2 == 0
-        return self.pipeline == "output" and level == self.depth
+        return (self.depth - level) % {"third": 3, "half": 2, "full": 1}[self.pipeline] == 0
 
     def reference(self, x: int) -> int:
         """The count, for the low `width` bits of `x`."""

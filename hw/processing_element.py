@@ -263,7 +263,7 @@ class ProcessingElement(wiring.Component):
                 upper = (low[low_planes:] + high)[: width - low_planes]
                 pairs.append((Cat(low[:low_planes], upper), planes))
             nodes = pairs + nodes[len(pairs) * 2 :]
-            if config.pipeline in ("half", "full"):
+            if config.pipeline in ("third", "half", "full"):
                 nodes = [(delayed(m, v, 1, name=f"combined_{p}"), p) for v, p in nodes]
         if config.pipeline == "output":
             return delayed(m, nodes[0][0], config.combine_latency, name="combined")

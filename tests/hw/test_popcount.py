@@ -12,6 +12,7 @@ from amaranth.sim import Simulator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xnorforge.hw.compressor import compress
 from xnorforge.hw.popcount import PIPELINES, STRUCTURES, Popcount, PopcountConfig
 from xnorforge.sim.netlist import synthesise_netlist
 
@@ -20,6 +21,7 @@ configs = st.builds(
     width=st.one_of(st.integers(1, 40), st.sampled_from((63, 64, 65, 100))),
     structure=st.sampled_from(STRUCTURES),
     pipeline=st.sampled_from(PIPELINES),
+    literals=st.sampled_from((1, 2)),
 )
 
 
@@ -73,9 +75,14 @@ def test_all_words_of_small_widths(width, structure):
 @pytest.mark.parametrize("width", [1, 3, 4, 7, 8, 31, 32, 100])
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_latency_by_pipeline(width, structure):
-    depth = max(0, width.bit_length() - 2)
     latencies = [PopcountConfig(width, structure, p).latency for p in PIPELINES]
-    assert latencies == [0, 1, depth // 2 + 1, depth + 1]
+    if structure == "pairs":
+        depths = [compress(width, 1, levels).depth for levels in (8, 5, 2)]
+        stages = [max(1, -(-d // n)) for d, n in zip(depths, (8, 5, 2), strict=True)]
+        assert latencies == [0, 1, *stages]
+    else:
+        depth = max(0, width.bit_length() - 2)
+        assert latencies == [0, 1, depth // 3 + 1, depth // 2 + 1, depth + 1]
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -103,6 +110,7 @@ def test_reference_ignores_bits_above_the_width():
         (TypeError, "width must be a positive integer, not True", {"width": True}),
         (ValueError, "structure must be one of .* not 'tree'", {"width": 4, "structure": "tree"}),
         (ValueError, "pipeline must be one of .* not 'deep'", {"width": 4, "pipeline": "deep"}),
+        (ValueError, "literals must be 1 or 2, not 3", {"width": 4, "literals": 3}),
     ],
 )
 def test_parameter_errors(error, message, arguments):
