@@ -60,6 +60,7 @@ class NetworkMethods:
         link: str = "uart",
         baud: int | None = None,
         clock_hz: float | None = None,
+        pins: Mapping[str, str] | None = None,
     ) -> PlannedNetwork:
         """Lay the network out; see `gen.planner.make_plan`."""
         from xnorforge.gen.planner import make_plan
@@ -74,6 +75,7 @@ class NetworkMethods:
             link=link,
             baud=baud,
             clock_hz=clock_hz,
+            pins=pins,
         )
         return PlannedNetwork(self, plan)
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xnorforge.gen.boards import Board, get_board
+from xnorforge.gen.boards import Board, plan_board
 from xnorforge.gen.build_cache import sha256
 from xnorforge.gen.build_flow import (
     DEFAULT_SEEDS,
@@ -88,7 +88,7 @@ def build(
         )
     return build_verilog(
         bundle.path / "accelerator.v",
-        get_board(plan.board),
+        plan_board(plan),
         bundle.results / "build",
         clock_hz=plan.clock_hz,
         seeds=seeds,

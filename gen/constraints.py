@@ -64,25 +64,33 @@ def read_netlist(path: Path) -> dict[str, Any]:
 
 def check_pll(verilog: str, board: Board) -> None:
     """Raises BundleError when the Verilog has not just the kind of PLL that the board has."""
-    kinds = [kind for kind in PLL_KINDS if re.search(rf"^\s*{kind}\b", verilog, re.MULTILINE)]
+    kinds = [
+        kind
+        for kind in PLL_KINDS
+        if kind != "none" and re.search(rf"^\s*{kind}\b", verilog, re.MULTILINE)
+    ]
     _one_pll(kinds, board)
 
 
 def _one_pll(kinds: list[str], board: Board) -> None:
-    if kinds != [board.pll]:
+    wanted = [] if board.pll == "none" else [board.pll]
+    if kinds != wanted:
         raise BundleError(
-            f"accelerator.v must hold one {board.pll} for board {board.name}, but holds "
+            f"accelerator.v must hold {'one ' if wanted else 'no PLL'}{''.join(wanted)} for board "
+            f"{board.name}, but holds "
             f"{', '.join(kinds) or 'none'}: compile the model again for this board"
         )
 
 
 def find_clock(netlist: dict[str, Any], board: Board) -> Clock:
-    """The PLL of a netlist and the net of its output.
+    """The PLL of a netlist and the net of its output; without a PLL, the net of the clock pin.
 
     Raises BundleError unless there is one PLL, of the kind that the board has.
     """
     plls = [cell for cell in netlist["cells"].values() if cell["type"] in PLL_KINDS]
     _one_pll([cell["type"] for cell in plls], board)
+    if not plls:
+        return Clock("clk_in", board.pll_config())
     (cell,) = plls
     # Numbers are strings of binary digits, texts are texts: only the former are dividers.
     numbers = {

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Devices as data: what an FPGA holds and how its tools are called.
 
-A new device of a known family is one entry here. A new family also needs a `Family` and, in
-`gen.constraints`, its constraint file.
+A new device of a known family is one entry in the tables here. A new family also needs a `Family`
+and, in `gen.constraints`, its constraint files. Counts are those that place and route can use: an
+HX4K and an LFE5U-12F are larger dies under other names, and are used whole.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class Family:
     block_ram_shapes: (width, depth) of one block as a simple dual-port memory, widest first.
     lut_ram: look-up tables can be memory (distributed RAM).
     synthesis: yosys command that maps to the family, without `-top` and `-json`.
-    place_and_route, packer: names in `gen.tools`.
+    place_and_route, packer: names in `gen.tools`. plls: kinds of `hw.pll` that it has.
     constraints_suffixes: of the constraint files that nextpnr reads, pins first.
     routed_suffix, routed_option: suffix of nextpnr's routed result, and the option that names it.
     cell_keys: what nextpnr's report calls logic cells, block RAMs and DSPs; several are added up.
-        On iCE40 a logic cell is a LUT4 with its carry and flip-flop; on ECP5 a LUT4; on Gowin a
-        LUT4, a carry, or the LUT4 that a flip-flop takes whose input comes from elsewhere.
+        On iCE40 a logic cell is a LUT4 with its carry and flip-flop; on ECP5 and
+        Gowin a LUT4, or the place of one that a carry cell or LUT RAM takes.
     flip_flop_prefix: how the names of flip-flop cells begin in yosys's netlist.
     """
 
@@ -36,6 +37,7 @@ class Family:
     synthesis: tuple[str, ...]
     place_and_route: str
     packer: str
+    plls: tuple[str, ...]
     bitstream_suffix: str
     constraints_suffixes: tuple[str, ...]
     routed_suffix: str
@@ -63,8 +65,9 @@ class Device:
     primitives of 16 x 4 bits. spram_blocks: single-port blocks of 16 bits x 16,384 that cannot
     be initialised (UP5K). dsps: multiplier blocks.
     place_and_route_args: nextpnr arguments that name the device. synthesis_args: what the
-    device adds to its family's synthesis command. package, speed: used when no board names one
-    ("" where the family has no speed grades). clock_hz: core clock when nothing else is asked.
+    device adds to its family's synthesis command. packages, speeds: those there are; the first
+    is used when no board names one (no speeds where the family has no grades). clock_hz: core
+    clock when nothing else is asked.
     part: how a Gowin part number begins, before package and speed. chip: what nextpnr and
     gowin_pack call the chip in it. pll_part: what its PLL calls it, see `hw.pll`.
     """
@@ -80,8 +83,8 @@ class Device:
     dsps: int
     place_and_route_args: tuple[str, ...]
     synthesis_args: tuple[str, ...]
-    package: str
-    speed: str
+    packages: tuple[str, ...]
+    speeds: tuple[str, ...]
     clock_hz: int
     part: str = ""
     chip: str = ""
@@ -95,6 +98,7 @@ _ICE40 = Family(
     synthesis=("synth_ice40", "-abc9"),
     place_and_route="nextpnr-ice40",
     packer="icepack",
+    plls=("SB_PLL40_CORE", "SB_PLL40_PAD", "none"),
     bitstream_suffix=".bin",
     constraints_suffixes=(".pcf",),
     routed_suffix=".asc",
@@ -114,6 +118,7 @@ _ECP5 = Family(
     synthesis=("synth_ecp5", "-nowidelut", "-abc9"),
     place_and_route="nextpnr-ecp5",
     packer="ecppack",
+    plls=("EHXPLLL", "none"),
     bitstream_suffix=".bit",
     constraints_suffixes=(".lpf",),
     routed_suffix=".config",
@@ -133,12 +138,13 @@ _GOWIN = Family(
     synthesis=("synth_gowin", "-nowidelut", "-setundef"),
     place_and_route="nextpnr-himbaechel-gowin",
     packer="gowin_pack",
+    plls=("rPLL", "none"),
     bitstream_suffix=".fs",
     constraints_suffixes=(".cst", ".sdc"),
     routed_suffix=".json",
     routed_option="--write",
     cell_keys={
-        "logic_cells": ("LUT4", "ALU"),
+        "logic_cells": ("LUT4",),  # carry cells and LUT RAM are counted as LUT4s too
         "block_rams": ("BSRAM",),
         "dsps": ("MULT18X18",),
     },
@@ -148,61 +154,99 @@ _GOWIN = Family(
 FAMILIES: dict[str, Family] = {family.name: family for family in (_ICE40, _ECP5, _GOWIN)}
 
 
-def _ecp5(size: str, luts: int, block_rams: int, dsps: int) -> Device:
+def _ice40(
+    name: str,
+    title: str,
+    packages: str,
+    *,
+    luts: int = 7680,
+    block_rams: int = 32,
+    spram_blocks: int = 0,
+    dsps: int = 0,
+    synthesis: str,
+    clock_mhz: int,
+) -> Device:
     return Device(
-        name=f"ecp5-{size}f",
-        title=f"Lattice ECP5 LFE5U-{size}F",
+        name=f"ice40-{name}",
+        title=f"Lattice iCE40 {title}",
+        family=_ICE40,
+        luts=luts,
+        flipflops=luts,
+        block_rams=block_rams,
+        lut_rams=0,
+        spram_blocks=spram_blocks,
+        dsps=dsps,
+        place_and_route_args=(f"--{name}",),
+        synthesis_args=tuple(synthesis.split()),
+        packages=tuple(packages.split()),
+        speeds=(),
+        clock_hz=clock_mhz * 1_000_000,
+    )
+
+
+def _ecp5(name: str, packages: str, *, luts: int, block_rams: int, dsps: int) -> Device:
+    """name: like "85f", or "um5g-85f" of a variant with transceivers."""
+    variant, _, size = name.upper().rpartition("-")
+    return Device(
+        name=f"ecp5-{name}",
+        title=f"Lattice ECP5 LFE5U{variant[1:]}-{size}",
         family=_ECP5,
         luts=luts,
         flipflops=luts,
-        lut_rams=luts // 8,
         block_rams=block_rams,
+        lut_rams=luts // 8,
         spram_blocks=0,
         dsps=dsps,
-        place_and_route_args=(f"--{size}k",),
+        place_and_route_args=(f"--{name[:-1]}k",),
         synthesis_args=(),
-        package="CABGA381",
-        speed="6",
+        packages=tuple(packages.split()),
+        # 5G devices are made in one speed grade.
+        speeds=("8",) if variant == "UM5G" else ("6", "7", "8"),
         clock_hz=100_000_000,
     )
 
 
+_SMALL_ECP5 = "CABGA381 CABGA256 CSFBGA285 TQFP144"
+_MIDDLE_ECP5 = f"{_SMALL_ECP5} CABGA554"
+_LARGE_ECP5 = "CABGA381 CSFBGA285 CABGA554 CABGA756"
+
 _ALL = (
+    _ice40("hx1k", "HX1K", "tq144 vq100 cb132", luts=1280, block_rams=16,
+           synthesis="-device hx", clock_mhz=80),
+    _ice40("hx4k", "HX4K", "tq144 bg121 cb132", synthesis="-device hx", clock_mhz=80),
+    _ice40("hx8k", "HX8K", "ct256 cb132 cm225 bg121", synthesis="-device hx", clock_mhz=80),
+    _ice40("lp1k", "LP1K", "cm36 cm49 cm81 cm121 qn84 cb81 cb121 swg16tr", luts=1280,
+           block_rams=16, synthesis="-device lp", clock_mhz=40),
+    _ice40("lp8k", "LP8K", "cm81 cm121 cm225", synthesis="-device lp", clock_mhz=40),
+    _ice40("up5k", "UltraPlus UP5K", "sg48 uwg30", luts=5280, block_rams=30, spram_blocks=4,
+           dsps=8, synthesis="-device u -spram", clock_mhz=36),
+    _ecp5("12f", _SMALL_ECP5, luts=24_288, block_rams=56, dsps=28),
+    _ecp5("25f", _SMALL_ECP5, luts=24_288, block_rams=56, dsps=28),
+    _ecp5("45f", _MIDDLE_ECP5, luts=43_848, block_rams=108, dsps=72),
+    _ecp5("85f", _LARGE_ECP5, luts=83_640, block_rams=208, dsps=156),
+    _ecp5("um-45f", _MIDDLE_ECP5, luts=43_848, block_rams=108, dsps=72),
+    _ecp5("um-85f", _LARGE_ECP5, luts=83_640, block_rams=208, dsps=156),
+    _ecp5("um5g-45f", _MIDDLE_ECP5, luts=43_848, block_rams=108, dsps=72),
+    _ecp5("um5g-85f", _LARGE_ECP5, luts=83_640, block_rams=208, dsps=156),
     Device(
-        name="ice40-up5k",
-        title="Lattice iCE40 UltraPlus UP5K",
-        family=_ICE40,
-        luts=5280,
-        flipflops=5280,
+        name="gw1n-1",
+        title="Gowin GW1N-1",
+        family=_GOWIN,
+        luts=1152,
+        flipflops=864,
+        block_rams=4,
         lut_rams=0,
-        block_rams=30,
-        spram_blocks=4,
-        dsps=8,
-        place_and_route_args=("--up5k",),
-        synthesis_args=("-device", "u", "-spram"),
-        package="sg48",
-        speed="",
-        clock_hz=30_000_000,
-    ),
-    Device(
-        name="ice40-hx8k",
-        title="Lattice iCE40 HX8K",
-        family=_ICE40,
-        luts=7680,
-        flipflops=7680,
-        lut_rams=0,
-        block_rams=32,
         spram_blocks=0,
         dsps=0,
-        place_and_route_args=("--hx8k",),
-        synthesis_args=("-device", "hx"),
-        package="ct256",
-        speed="",
-        clock_hz=100_000_000,
+        place_and_route_args=(),
+        synthesis_args=("-family", "gw1n"),
+        packages=("QN48", "QN32", "CS30", "LQ100", "LQ144"),
+        speeds=("C6/I5", "C5/I4"),
+        clock_hz=60_000_000,
+        part="GW1N-LV1",
+        chip="GW1N-1",
+        pll_part="GW1N-1",
     ),
-    _ecp5("25", luts=24_288, block_rams=56, dsps=28),
-    _ecp5("45", luts=43_848, block_rams=108, dsps=72),
-    _ecp5("85", luts=83_640, block_rams=208, dsps=156),
     Device(
         name="gw1nr-9",
         title="Gowin GW1NR-9",
@@ -215,8 +259,8 @@ _ALL = (
         dsps=20,
         place_and_route_args=(),
         synthesis_args=("-family", "gw1n"),
-        package="QN88P",
-        speed="C6/I5",
+        packages=("QN88P", "QN88", "MG100P", "LQ144P"),
+        speeds=("C6/I5", "C5/I4"),
         clock_hz=60_000_000,
         part="GW1NR-LV9",
         chip="GW1N-9C",
@@ -234,14 +278,34 @@ _ALL = (
         dsps=48,
         place_and_route_args=(),
         synthesis_args=("-family", "gw2a"),
-        package="PG256",
-        speed="C8/I7",
+        packages=("PG256", "QN88", "EQ144", "MG196", "PG256S", "PG256C", "PG256E", "UG324",
+                  "PG484", "UG484"),
+        speeds=("C8/I7", "C7/I6"),
         clock_hz=80_000_000,
         part="GW2A-LV18",
         chip="GW2A-18C",
         pll_part="GW2A-18C",
     ),
-)
+    Device(
+        name="gw2ar-18",
+        title="Gowin GW2AR-18",
+        family=_GOWIN,
+        luts=20_736,
+        flipflops=15_552,
+        block_rams=46,
+        lut_rams=648,
+        spram_blocks=0,
+        dsps=48,
+        place_and_route_args=(),
+        synthesis_args=("-family", "gw2a"),
+        packages=("QN88", "QN88P", "EQ144", "EQ144P", "EQ176"),
+        speeds=("C8/I7", "C7/I6"),
+        clock_hz=80_000_000,
+        part="GW2AR-LV18",
+        chip="GW2A-18C",
+        pll_part="GW2A-18C",
+    ),
+)  # fmt: skip
 
 DEVICES: dict[str, Device] = {device.name: device for device in _ALL}
 """All devices, by name."""

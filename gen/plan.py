@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from xnorforge.gen.boards import baud_divisor, get_board
 from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Network
 from xnorforge.hw.folding import Folding
@@ -54,7 +53,8 @@ class Plan:
     family: key of `gen.devices.FAMILIES`. device: key of `gen.devices`. board: key of
     `gen.boards` or None. clock_hz: the PLL's real output (or the requested clock without a
     board). lanes: image elements a beat of the core's image stream. link: "uart". reasons:
-    (memory, why it lies where it does), for people.
+    (memory, why it lies where it does), for people. board_record: the board as the plan was made
+    for it (`Board.to_json`), so that a bundle needs no board file; None for a bare device.
     """
 
     family: str
@@ -66,6 +66,7 @@ class Plan:
     lanes: int
     layers: tuple[LayerPlan, ...]
     reasons: tuple[tuple[str, str], ...] = ()
+    board_record: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -91,7 +92,10 @@ class Plan:
         if not 0 < clock_hz < float("inf"):
             raise PlanError(f"Clock must be a positive number of Hz, not {clock_hz!r}")
         if self.board is not None:
-            clock_hz = get_board(self.board).pll_config(clock_hz).output_hz
+            # Boards know of plans: `plan_board`.
+            from xnorforge.gen.boards import baud_divisor, plan_board
+
+            clock_hz = plan_board(self).pll_config(clock_hz).output_hz
             baud_divisor(clock_hz, self.baud)
         return dataclasses.replace(self, clock_hz=clock_hz)
 

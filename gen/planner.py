@@ -15,7 +15,7 @@ from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
-from xnorforge.gen.boards import BOARDS, get_board
+from xnorforge.gen.boards import BOARDS, Board, get_board
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.devices import DEVICES, Device, get_device
 from xnorforge.gen.errors import PlanError
@@ -49,9 +49,12 @@ def make_plan(
     baud: int | None = None,
     clock_hz: float | None = None,
     weights: str = "loadable",
+    pins: Mapping[str, str] | None = None,
 ) -> Plan:
     """Lay a network out on a board, or on a bare device.
 
+    board: a name, or the path of a board file (it ends in .toml). pins: package pins by port,
+    where they are not the board's own.
     fps: images per second the core must reach. Without it, goal says what is wanted: "link", the
     smallest design that keeps the link busy; "max", the fastest that fits; "min", the smallest.
     overrides: {layer: {"pe": n, ...}} or a JSON file of that; what it fixes is kept.
@@ -76,7 +79,7 @@ def make_plan(
         raise PlanError(
             f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
         )
-    site = _Site.choose(board, device, clock_hz)
+    site = _Site.choose(board, device, clock_hz, pins)
     planner = _Planner(
         network,
         site,
@@ -101,30 +104,44 @@ def link_interval(network: Network, clock_hz: float, baud: int) -> int:
 class _Site:
     """Where the design goes. title: for messages."""
 
-    board: str | None
+    board: Board | None
     device: Device
     clock_hz: float
 
     @classmethod
-    def choose(cls, board: str | None, device: str | None, clock_hz: float | None) -> "_Site":
+    def choose(
+        cls,
+        board: str | None,
+        device: str | None,
+        clock_hz: float | None,
+        pins: Mapping[str, str] | None = None,
+    ) -> "_Site":
         if board is not None and device is not None:
             raise PlanError("Name either a board or a device, not both")
         if board is None:
             if device is None:
                 raise PlanError("Name either a board or a device, e.g. board icebreaker")
+            if pins:
+                raise PlanError(f"Pins go with a board, not with bare device {device}")
             found = get_device(device)
             return cls(None, found, clock_hz or found.clock_hz)
-        known = get_board(board)
-        return cls(board, known.device, known.pll_config(clock_hz).output_hz)
+        known = get_board(board).with_pins(pins or {})
+        known.check_uart()
+        return cls(known, known.device, known.pll_config(clock_hz).output_hz)
 
     @property
     def baud(self) -> int:
         """Rate of the link when none is asked for."""
-        return protocol.DEFAULT_BAUD if self.board is None else get_board(self.board).baud
+        return protocol.DEFAULT_BAUD if self.board is None else self.board.baud
+
+    @property
+    def name(self) -> str:
+        """The board's name, or the device's."""
+        return self.device.name if self.board is None else self.board.name
 
     @property
     def title(self) -> str:
-        return f"{self.board or self.device.name} at {self.clock_hz / 1e6:g} MHz"
+        return f"{self.name} at {self.clock_hz / 1e6:g} MHz"
 
 
 class _Planner:
@@ -223,7 +240,8 @@ class _Planner:
         return Plan(
             family=self.family,
             device=self.site.device.name,
-            board=self.site.board,
+            board=None if self.site.board is None else self.site.board.name,
+            board_record=None if self.site.board is None else self.site.board.to_json(),
             clock_hz=self.site.clock_hz,
             link=self.link,
             baud=self.baud,
@@ -266,7 +284,7 @@ class _Planner:
         )
 
     def _too_large(self, chain: Chain) -> PlanError:
-        device, used = self.site.device, chain.resources
+        used = chain.resources
         lacking = [
             f"{need} of {have} {what}"
             for need, have, what in (
@@ -282,7 +300,7 @@ class _Planner:
         if self.overrides:
             fold = f"with the folding given for {', '.join(map(repr, self.overrides))}"
         return PlanError(
-            f"{self.network.name!r} is too large for {self.site.board or device.name}: {fold} "
+            f"{self.network.name!r} is too large for {self.site.name}: {fold} "
             f"it needs {' and '.join(lacking)} (beside the link), layer "
             f"{largest.name!r} alone has {largest.weights.size:,} weight bits"
             f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}"
@@ -291,7 +309,9 @@ class _Planner:
     def _larger(self, works: Callable[["_Planner"], bool]) -> str:
         """What to use instead: the smallest board, else device, with which it works."""
         here = self.site.device
-        sites = [_Site.choose(name, None, None) for name in BOARDS]
+        # One board of each device is enough; those without a UART of their own are not offered.
+        boards = {b.device.name: b.name for b in BOARDS.values() if "rx" in b.pins}
+        sites = [_Site.choose(name, None, None) for name in boards.values()]
         sites += [_Site.choose(None, name, None) for name in DEVICES]
         bits = sum(layer.weights.size for layer in self.network.layers)
         spram = any("spram" in fixed.values() for fixed in self.overrides.values())
@@ -315,7 +335,7 @@ class _Planner:
             )
             relatives[planner.family] = planner
             if works(planner):
-                return f"; {site.board or site.device.name} would hold it"
+                return f"; {site.name} would hold it"
         return "; no board or device known here would hold it"
 
     def _interval(self, fps: float) -> int:

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnorforge.gen.boards import get_board
+from xnorforge.gen.boards import plan_board
 from xnorforge.gen.build_result import read_result
 from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.errors import BundleError, ToolError
@@ -29,14 +29,17 @@ class ProgramResult:
 
 
 def program_command(bundle: Bundle) -> list[str]:
-    """Arguments for openFPGALoader. Raises BundleError where no bitstream of the bundle is."""
+    """The whole command. Raises BundleError where no bitstream of the bundle is."""
     folder = bundle.results / "build"
     result = read_result(folder)
     if result is None or bundle.plan.board != result.board:
         raise BundleError(f"{bundle.path} has no finished bitstream: build it first")
     if (folder / "accelerator.v").read_bytes() != (bundle.path / "accelerator.v").read_bytes():
         raise BundleError(f"{result.bitstream} is of another accelerator.v: build it again")
-    return [*get_board(result.board).loader, str(result.bitstream)]
+    board, bitstream = plan_board(bundle.plan), str(result.bitstream.resolve())
+    if board.loader:
+        return [_TOOL, *board.loader, bitstream]
+    return [word.replace("{}", bitstream) for word in shlex.split(board.programmer)]
 
 
 def program(bundle: Bundle | str | Path, *, progress: Progress | None = None) -> ProgramResult:
@@ -46,15 +49,17 @@ def program(bundle: Bundle | str | Path, *, progress: Progress | None = None) ->
     Raises BundleError where there is no bitstream.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    args = program_command(bundle)
-    args[-1] = str(Path(args[-1]).resolve())
-    command = shlex.join([_TOOL, *args])
+    words = program_command(bundle)
+    command = shlex.join(words)
+    if words[:1] != [_TOOL]:
+        how = "its own tool does" if words else "its board file names no other tool"
+        return ProgramResult(command, False, f"{_TOOL} does not know {bundle.plan.board}: {how}")
     log = bundle.results / "program.log"
     log.unlink(missing_ok=True)
     try:
         run_tool(
             _TOOL,
-            args,
+            words[1:],
             cwd=bundle.results,
             log=log,
             progress=progress,

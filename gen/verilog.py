@@ -13,7 +13,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.gen.assembly import Core, CoreParts
-from xnorforge.gen.boards import baud_divisor, get_board
+from xnorforge.gen.boards import baud_divisor, plan_board
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import run_tool
@@ -31,14 +31,13 @@ module top #(
 ) (
     input  clk_in,
     input  rx,
-    output tx,
-    output led
+    output tx{led_port}
 );
   xnorforge_system system (
       .clk_in(clk_in),
       .rx(rx),
       .tx(tx),
-      .led(led),
+      .led({led}),
       .divisor(BAUD_DIVISOR[15:0])
   );
 endmodule
@@ -115,7 +114,7 @@ class System(wiring.Component):
             o_register_data=register_data,
             i_flush=shell.flush,
         )
-        board = get_board(plan.board)
+        board = plan_board(plan)
         m.d.comb += [
             pll.clk_in.eq(self.clk_in),
             shell.rx.eq(self.rx),
@@ -154,7 +153,7 @@ def accelerator_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
     text = core_verilog(network, plan, parts)
     if plan.board is None:
         return text
-    board = get_board(plan.board)
+    board = plan_board(plan)
     system = System(network, plan, parts, board.pll_config(plan.clock_hz))
     text += to_verilog(system, "xnorforge_system")
     return text + _TOP.format(
@@ -162,6 +161,8 @@ def accelerator_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
         board=board.title,
         mhz=plan.clock_hz / 1e6,
         divisor=baud_divisor(plan.clock_hz, plan.baud),
+        led_port=",\n    output led" if "led" in board.pins else "",
+        led="led" if "led" in board.pins else "",
     )
 
 

@@ -85,9 +85,9 @@ def test_unreachable_clock_is_an_error_with_the_range():
 
 
 def test_unknown_board_and_device_are_named():
-    with pytest.raises(PlanError, match=r"one of icebreaker, .*, ulx3s-85f, not 'arty'"):
+    with pytest.raises(PlanError, match=r"one of .*, ulx3s-85f, or a file .* not 'arty'"):
         get_board("arty")
-    with pytest.raises(PlanError, match=r"one of ice40-up5k, .*, not 'xc7'"):
+    with pytest.raises(PlanError, match=r"one of ice40-hx1k, .*, not 'xc7'"):
         get_device("xc7")
     assert get_device("ecp5-85f") is DEVICES["ecp5-85f"]
 
@@ -102,13 +102,14 @@ GOOD = (Path(boards.__file__).parent / "data" / "boards" / "ulx3s-85f.toml").rea
          "must be an integer, not '25 MHz'"),
         ("baud = 1_000_000", "baud = 0", "line 9: field 'baud' must be positive, not 0"),
         ("baud = 1_000_000", "baud = true", "line 9: field 'baud' must be an integer"),
-        ("ecp5-85f", "ecp5-99f", "line 3: field 'device' must be one of ice40-up5k"),
-        ('pll = "EHXPLLL"', 'pll = "MMCM"', "line 7: field 'pll' must be one of SB_PLL40_CORE"),
+        ("ecp5-85f", "ecp5-99f", "line 3: field 'device' must be one of ice40-hx1k"),
+        ('pll = "EHXPLLL"', 'pll = "MMCM"', "line 7: field 'pll' of family ecp5 must be one of "
+         "'EHXPLLL', 'none', not 'MMCM'"),
         ("clock_hz", "clock", "line 8: field 'clock' is unknown; fields are title"),
         ("clock_hz = 100_000_000\n", "", "field 'clock_hz' is missing; it must be an integer"),
         ("100_000_000", "900_000_000", "line 8: field 'clock_hz' does not suit the PLL"),
         ('"--board", "ulx3s"', "1", "line 10: field 'loader' must be a list of strings"),
-        ("rx = {", "rxd = {", "line 13: field 'pins.rx' is missing"),
+        ("clk_in = {", "clk = {", "line 13: field 'pins.clk_in' is missing"),
         ("tx = { site", "tx = { pin", "line 16: field 'pins.tx' must be like"),
         ('tx = { site = "L4"', "tx = { site = 4", "line 16: field 'pins.tx' must hold strings"),
         ("[pins]", "[pins]\nbutton = 1", "line 14: field 'pins.button' is unknown"),
@@ -126,7 +127,7 @@ def test_wrong_board_file_names_file_line_and_field(tmp_path, old, new, words):
 
 
 def test_unreadable_board_file_is_an_error(tmp_path):
-    with pytest.raises(PlanError, match=r"Board file none\.toml cannot be read"):
+    with pytest.raises(PlanError, match=r"Board file .*none\.toml cannot be read: No such file"):
         load_board(tmp_path / "none.toml")
 
 
