@@ -33,6 +33,7 @@ from xnorforge.gen.constraints import (
     read_netlist,
     read_timing,
 )
+from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError, ToolError
 from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import Progress
@@ -47,6 +48,7 @@ __all__ = [
     "default_jobs",
     "first_met",
     "pll_clocks",
+    "synthesis_step",
     "try_seeds",
 ]
 
@@ -114,6 +116,21 @@ def default_jobs() -> int:
     return max(1, min(cores or 1, memory // _JOB_BYTES))
 
 
+def synthesis_step(verilog: Path, device: Device, work: Path, *, top: str = "top") -> Step:
+    """The step that makes `netlist.json` of a Verilog file; its inputs are put in `work`."""
+    shutil.copyfile(verilog, work / "accelerator.v")
+    command = [*device.family.synthesis, *device.synthesis_args]
+    script = synthesis_script(command, top=top, netlist="netlist.json")
+    (work / "synthesis.ys").write_text(f"read_verilog accelerator.v\n{script}")
+    return Step(
+        tool="yosys",
+        args=("synthesis.ys",),
+        reads=("synthesis.ys", "accelerator.v"),
+        makes=("netlist.json",),
+        label="synthesis",
+    )
+
+
 class Flow:
     """One design in one work folder, which YoWASP tools must not leave.
 
@@ -140,18 +157,7 @@ class Flow:
     def synthesise(self) -> StepResult:
         """`netlist.json` of the Verilog."""
         check_pll(self.verilog.read_text(), self.board)
-        shutil.copyfile(self.verilog, self.work / "accelerator.v")
-        command = [*self.family.synthesis, *self.board.device.synthesis_args]
-        (self.work / "synthesis.ys").write_text(
-            "read_verilog accelerator.v\n" + synthesis_script(command, netlist="netlist.json")
-        )
-        step = Step(
-            tool="yosys",
-            args=("synthesis.ys",),
-            reads=("synthesis.ys", "accelerator.v"),
-            makes=("netlist.json",),
-            label="synthesis",
-        )
+        step = synthesis_step(self.verilog, self.board.device, self.work)
         return self._run(step, "synthesis.log")
 
     def netlist(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -71,7 +72,7 @@ def image_stream(network: Network, lanes: int, images: np.ndarray) -> np.ndarray
 
 
 def run_core(
-    verilog: Path,
+    sources: Sequence[Path],
     network: Network,
     lanes: int,
     images: np.ndarray,
@@ -79,15 +80,17 @@ def run_core(
     *,
     load: bytes | None = None,
     timeout_cycles: int = 100_000,
+    options: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, CoreRun]:
-    """Stream images through module `xnorforge_core` of a Verilog file, pass after pass.
+    """Stream images through module `xnorforge_core` of Verilog files, pass after pass.
 
     load: a weight load sent first; without it the core runs on what it powers up with.
     timeout_cycles: without a transfer for so long, the core is stuck; later passes are left out.
+    options: more of Verilator's.
     Raises ToolError when the simulation does not build or run.
     """
-    model = build_cocotb([verilog], "xnorforge_core", _PORTS, progress=progress)
+    model = build_cocotb(sources, "xnorforge_core", _PORTS, options=options, progress=progress)
     beats = image_stream(network, lanes, images)
     with tempfile.TemporaryDirectory(prefix="xnorforge-") as temporary:
         folder = Path(temporary)

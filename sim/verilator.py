@@ -132,12 +132,17 @@ def build_program(
 
 
 def build_cocotb(
-    sources: Sequence[Path], top: str, ports: Sequence[str], *, progress: Progress | None = None
+    sources: Sequence[Path],
+    top: str,
+    ports: Sequence[str],
+    *,
+    options: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Path:
     """A model of `top` for cocotb's runner to run: the folder to give to it as `build_dir`.
 
-    ports: what the bench may touch. cocotb's own build step would make every signal of the
-    design public, which gives five times as much C++ to compile.
+    ports: what the bench may touch: cocotb's own build step would make every signal of the design
+    public, which gives five times as much C++ to compile. options: more of Verilator's.
     """
     verilator = find_tool("verilator")
     with extra_packages():
@@ -152,6 +157,7 @@ def build_cocotb(
             *("--cc", "--exe", "--build", "-j", "2", "-O3", "--no-timing", "-Wno-fatal", "--vpi"),
             *("--prefix", "Vtop", "-o", top, "--Mdir", str(folder), "--top-module", top),
             *_MAKE_FLAGS,
+            *options,
             *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
             str(folder / "public.vlt"),
             str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"),
@@ -161,7 +167,7 @@ def build_cocotb(
             _run_build(command, folder, f"compiling the model of {top}", progress)
 
     versions = [verilator.version, importlib.metadata.version("cocotb")]
-    words = ["cocotb", top, *ports, *versions, str(libraries)]
+    words = ["cocotb", top, *ports, *options, *versions, str(libraries)]
     return _cached(_key(sources, words), build, (top,))
 
 

@@ -53,7 +53,7 @@ def test_scores_labels_and_cycles_come_out_with_and_without_stalls(toy):
         CorePass("stalled", 0, 60, idle=0.5, stall=0.5, seed=3),
         CorePass("part", 20, 7),
     ]
-    runs = run_core(toy.path, network(), LANES, toy.images, passes)
+    runs = run_core([toy.path], network(), LANES, toy.images, passes)
     assert compare(toy.want, runs["plain"].result).word == "EXACT"
     assert compare(toy.want, runs["stalled"].result).word == "EXACT"
     assert np.array_equal(runs["part"].result.scores, toy.want.scores[20:27])
@@ -65,7 +65,7 @@ def test_scores_labels_and_cycles_come_out_with_and_without_stalls(toy):
 
 def test_core_with_other_weights_is_a_mismatch(toy):
     want = Executor(network(seed=9)).run(toy.images)
-    runs = run_core(toy.path, network(), LANES, toy.images, [CorePass("plain", 0, 60)])
+    runs = run_core([toy.path], network(), LANES, toy.images, [CorePass("plain", 0, 60)])
     assert compare(want, runs["plain"].result).word == "MISMATCH"
 
 
@@ -73,7 +73,7 @@ def test_core_that_stops_is_stuck_and_its_results_missing(toy):
     # Asked for one class more than the core has, the bench waits for beats that never come.
     wider = network(CLASSES + 1)
     passes = [CorePass("plain", 0, 10), CorePass("later", 0, 10)]
-    runs = run_core(toy.path, wider, LANES, toy.images[:10], passes, timeout_cycles=500)
+    runs = run_core([toy.path], wider, LANES, toy.images[:10], passes, timeout_cycles=500)
     assert list(runs) == ["plain"]
     assert runs["plain"].stuck
     found = compare(Executor(wider).run(toy.images[:10]), runs["plain"].result)
