@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.assembly import CoreParts, core_parts
-from xnorforge.gen.boards import Board, baud_divisor, get_board
+from xnorforge.gen.boards import Board, baud_divisor, plan_board
 from xnorforge.gen.build import TimingError, build_verilog
 from xnorforge.gen.build_flow import (
     DEFAULT_SEEDS,
@@ -40,7 +40,7 @@ from xnorforge.gen.errors import PlanError, ToolError
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import Progress
-from xnorforge.gen.verilog import accelerator_verilog
+from xnorforge.gen.verilog import accelerator_verilog, core_verilog
 
 __all__ = ["STEP", "ClockAttempt", "ClockSearch", "fastest_clock"]
 
@@ -197,11 +197,11 @@ class _Search:
         progress: Progress | None,
         report: SeedReport | None,
     ) -> None:
-        assert plan.board is not None
         self.network, self.plan, self.seeds, self.jobs = network, plan, seeds, jobs
         self.folder, self.progress, self.report = folder, progress, report
-        self.board: Board = get_board(plan.board)
+        self.board: Board = plan_board(plan)
         self.parts: CoreParts = core_parts(network, plan)
+        self.core = core_verilog(network, plan, self.parts)
         # What the PLL makes and the UART's divisor allows.
         self.clocks = [clock for clock in pll_clocks(self.board) if self._divides(clock)]
 
@@ -281,7 +281,8 @@ class _Search:
         work.mkdir()
         logs.mkdir()
         verilog = self.folder / f"{name}.v"
-        verilog.write_text(accelerator_verilog(self.network, plan, self.parts))
+        text = accelerator_verilog(self.network, plan, self.parts, core=self.core)
+        verilog.write_text(text)
         return verilog, work, logs
 
     def _labelled(self, name: str) -> Progress | None:

@@ -148,9 +148,14 @@ def core_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
     return to_verilog(core, "xnorforge_core")
 
 
-def accelerator_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
-    """All of `accelerator.v`: the core alone for a bare device, with system and top for a board."""
-    text = core_verilog(network, plan, parts)
+def accelerator_verilog(
+    network: Network, plan: Plan, parts: CoreParts, *, core: str | None = None
+) -> str:
+    """All of `accelerator.v`: the core alone for a bare device, with system and top for a board.
+
+    core: its Verilog where that is known already; it is the same at every clock.
+    """
+    text = core or core_verilog(network, plan, parts)
     if plan.board is None:
         return text
     board = plan_board(plan)

@@ -16,7 +16,8 @@ import click
 
 from xnorforge.gen.errors import UserError
 from xnorforge.sw.cli_board import boards, doctor, infer, program, serve
-from xnorforge.sw.cli_model import build, compile_, inspect, train, verify
+from xnorforge.sw.cli_build import build
+from xnorforge.sw.cli_model import compile_, inspect, train, verify
 from xnorforge.sw.errors import HostError
 
 __all__ = ["cli", "main", "run"]

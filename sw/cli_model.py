@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Commands that make things: inspect, compile, build, verify, train."""
+"""Commands that make things: inspect, compile, verify, train."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from xnorforge.gen.errors import PlanError
+from xnorforge.sw.cli_build import ClockType, fastest, jobs_option, print_search, seeds_option
 from xnorforge.sw.cli_output import console, emit, json_option, steps, table
 
-__all__ = ["build", "compile_", "inspect", "train", "verify"]
+__all__ = ["compile_", "inspect", "train", "verify"]
 
 RANDOM_IMAGES = 200
 
@@ -96,7 +97,13 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
 @click.option("--folding", type=click.Path(), help='JSON: {layer: {"pe": 4, "simd": 49, ...}}.')
 @click.option("--link", default="uart", show_default=True, help="Link to the host.")
 @click.option("--baud", type=int, help="Baud rate of the UART, instead of the board's.")
-@click.option("--clock", type=float, help="Core clock in MHz, instead of the board's.")
+@click.option(
+    "--clock",
+    type=ClockType(),
+    help="Core clock in MHz, instead of the board's; max: the fastest that closes.",
+)
+@seeds_option
+@jobs_option
 @click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to make.")
 @_input_options
 @json_option
@@ -110,7 +117,9 @@ def compile_(
     folding: str | None,
     link: str,
     baud: int | None,
-    clock: float | None,
+    clock: float | str | None,
+    seeds: tuple[int, ...] | None,
+    jobs: int | None,
     output: str,
     input_scale: float,
     input_offset: float,
@@ -120,15 +129,22 @@ def compile_(
     """Turn a model into a bundle: plan, Verilog, weights, manifest.
 
     Without --fps, --max or --min: the smallest design that keeps the link busy.
+    With --clock max the design is placed and routed for one clock after the other (--seeds and
+    --jobs are about that), and its bitstream comes with the bundle.
 
     \b
     xnorforge compile model.onnx --board ulx3s-85f --fps 1000000 -o build/net
     xnorforge compile model.onnx --device ecp5-25f --max --clock 80 -o build/net
+    xnorforge compile model.onnx --board icebreaker --clock max -o build/net
     """
     if sum((fps is not None, maximum, minimum)) > 1:
         raise click.UsageError("Give one of --fps, --max and --min.")
     if (board is None) == (device is None):
         raise click.UsageError("Give either --board or --device.")
+    if clock == "max" and board is None:
+        raise click.UsageError("--clock max needs a --board: a bare device has no pins.")
+    if clock != "max" and (seeds or jobs):
+        raise click.UsageError("--seeds and --jobs belong to --clock max.")
     network = _load(model, input_scale, input_offset, pixel)
 
     from xnorforge.gen.bundle import compile_bundle
@@ -144,13 +160,25 @@ def compile_(
             overrides=folding,
             link=link,
             baud=baud,
-            clock_hz=None if clock is None else clock * 1e6,
+            clock_hz=clock * 1e6 if isinstance(clock, float) else None,
         )
+    found = None
+    if clock == "max":
+        with steps("Looking for the fastest clock") as say:
+            found = fastest(network, plan, say, seeds=seeds, jobs=jobs, fps=fps)
+        plan = found.plan
     with steps("Compiling") as say:
         bundle = compile_bundle(network, plan, Path(output), progress=say)
+        # Every step of it ran in the search.
+        built = None if found is None else bundle.build(seeds=(found.seed,), progress=say)
     if as_json:
-        emit({"bundle": str(bundle.path), **bundle.manifest})
+        item = {"bundle": str(bundle.path), **bundle.manifest}
+        if found is not None and built is not None:
+            item |= {"clock_search": found.to_json(), "build": built.to_json()}
+        emit(item)
         return
+    if found is not None:
+        print_search(found)
     predicted = bundle.manifest["predicted"]
     console().print(_fold_table(bundle.manifest))
     used = predicted["resources"]
@@ -182,47 +210,10 @@ def _fold_table(manifest: dict[str, Any]) -> Any:
 @click.command()
 @click.argument("bundle", type=click.Path())
 @click.option(
-    "--seed",
-    "seeds",
-    type=click.IntRange(0),
-    multiple=True,
-    help="Placement seed; several: in turn.",
-)
-@click.option("--jobs", type=int, default=1, show_default=True, help="Seeds tried at a time.")
-@click.option("--force", is_flag=True, help="Build even if nothing has changed.")
-@json_option
-def build(bundle: str, seeds: tuple[int, ...], jobs: int, force: bool, as_json: bool) -> None:
-    """Make the bitstream of a bundle, timing met at the PLL's real frequency.
-
-    \b
-    xnorforge build build/net
-    """
-    from xnorforge.gen.build import DEFAULT_SEEDS
-    from xnorforge.gen.build import build as build_bundle
-
-    with steps("Building") as say:
-        result = build_bundle(
-            bundle, seeds=seeds or DEFAULT_SEEDS, jobs=jobs, force=force, progress=say
-        )
-    if as_json:
-        emit(result.to_json())
-        return
-    used = ", ".join(
-        f"{count:,} {name.replace('_', ' ')}" for name, count in result.used.items() if count
-    )
-    click.echo(
-        f"{result.bitstream}\n{result.fmax_hz / 1e6:.1f} MHz reached, "
-        f"{result.clock_hz / 1e6:g} MHz needed (seed {result.seed})\n{used}"
-    )
-
-
-@click.command()
-@click.argument("bundle", type=click.Path())
-@click.option(
     "--level",
     "levels",
     multiple=True,
-    type=click.Choice(["reference", "rtl"]),
+    type=click.Choice(["reference", "rtl", "netlist"]),
     help="What to compare; several run in turn.  [default: rtl]",
 )
 @click.option(

@@ -72,6 +72,14 @@ class Steps:
                 self._shown = text
                 click.echo(f"  {self._line()}", err=True)
 
+    def note(self, text: str) -> None:
+        """A line that stays. May be called from several threads."""
+        with self._lock:
+            if self._status is not None:
+                self._status.console.print(text, markup=False)
+            else:
+                click.echo(text, err=True)
+
     def _line(self) -> str:
         return f"{self._title}: {self._detail}" if self._detail else self._title
 

@@ -43,14 +43,15 @@ def network():
 
 @pytest.fixture(scope="module")
 def plan(network):
-    return make_plan(network, board="icebreaker")
+    return make_plan(network, board="icebreaker", clock_hz=30e6)
 
 
 @pytest.fixture
 def search(network, plan, fake_tools, monkeypatch):
     """fastest_clock on fake tools, one seed at a time."""
 
-    def verilog(_network, plan, _parts):
+    def verilog(_network, plan, _parts, *, core):
+        assert "xnorforge_core" in core
         config = BOARD.pll_config(plan.clock_hz)
         codes = [config.reference - 1, config.feedback - 1, config.output.bit_length() - 1]
         divr, divf, divq = (f"7'h{code:02x}" for code in codes)
@@ -244,7 +245,7 @@ def test_clock_that_cannot_be_made_is_refused(plan, clock_hz, words):
 
 def test_planned_network_changes_its_clock():
     network = random_network(random.Random(4), sizes=[20, 4, 3])
-    planned = network.plan(board="icebreaker")
+    planned = network.plan(board="icebreaker", clock_hz=30e6)
     faster = planned.at_clock(60e6)
     assert faster.images_per_second == pytest.approx(2 * planned.images_per_second)
 

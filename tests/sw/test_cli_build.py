@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""build and compile --clock max on the command line, with tools that stand in for the slow ones."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from xnorforge.gen.boards import BOARDS
+from xnorforge.gen.bundle import Bundle, compile_bundle
+from xnorforge.gen.planner import make_plan
+from xnorforge.sim.core_bench import random_network
+from xnorforge.sw import cli_model
+from xnorforge.sw.cli import run
+
+NETWORK = random_network(random.Random(4), sizes=[20, 4, 3])
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch) -> None:
+    """Whatever file is named: a network of a few neurons."""
+    monkeypatch.setattr(cli_model, "_load", lambda *_: NETWORK)
+
+
+def compile_(out: Path, *options: str) -> int:
+    return run(["compile", "model.onnx", "--board", "icebreaker", "-o", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """A bundle that nobody builds in place: tests that do copy it."""
+    path = tmp_path_factory.mktemp("bundle") / "net"
+    plan = make_plan(NETWORK, board="icebreaker", clock_hz=30e6)
+    return compile_bundle(NETWORK, plan, path).path
+
+
+@pytest.fixture
+def copy(bundle: Path, tmp_path: Path) -> str:
+    return str(shutil.copytree(bundle, tmp_path / "net"))
+
+
+def test_build_shows_every_seed_and_the_result(copy, fake_tools, capsys) -> None:
+    fake_tools.plan({"fmax": 25.0}, s3={"fmax": 31.0})
+    assert run(["build", copy, "--jobs", "1"]) == 0
+    captured = capsys.readouterr()
+    lines = [line.strip() for line in captured.err.splitlines()]
+    for seed, fmax in ((1, 25), (2, 25), (3, 31)):
+        assert any(line.startswith(f"seed {seed}: {fmax}.00 MHz, 30.00 wanted") for line in lines)
+    assert "31.0 MHz reached, 30 MHz needed (seed 3)" in captured.out
+
+
+@pytest.mark.parametrize(
+    "options, seeds",
+    [
+        (("--seeds", "2"), ["1", "2"]),
+        (("--seeds", "4-6"), ["4", "5", "6"]),
+        (("--seeds", "9,2-3,9"), ["9", "2", "3"]),
+        (("--seed", "7", "--seed", "5"), ["7", "5"]),
+    ],
+)
+def test_seeds_are_the_asked_ones(copy, fake_tools, capsys, options, seeds) -> None:
+    fake_tools.plan({"fmax": 35.0})
+    assert run(["build", copy, *options, "--best", "--jobs", "1", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["seeds"]) == set(seeds)
+    assert fake_tools.calls()[1:-1] == [f"seed {seed}" for seed in seeds]
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("--seeds", "0"), "holds no seed"),
+        (("--seeds", "5-3"), "'5-3' holds no seed"),
+        (("--seeds", "a"), "neither a number of seeds nor a list like 1-32"),
+        (("--seeds", "1,"), "neither a number of seeds"),
+        (("--seeds", "1-5000"), "more than 1,000 seeds"),
+        (("--seeds", "4294967296-4294967297"), "from 0 to 2147483647, not 4294967296"),
+        (("--seeds", "2", "--seed", "1"), "either --seeds or --seed"),
+        (("--jobs", "0"), "--jobs"),
+    ],
+)
+def test_seeds_and_jobs_that_are_none_are_refused(copy, fake_tools, capsys, options, words) -> None:
+    assert run(["build", copy, *options]) == 2
+    assert words in capsys.readouterr().err
+    assert fake_tools.calls() == []
+
+
+def test_interrupted_build_says_that_it_goes_on(copy, fake_tools, monkeypatch, capsys) -> None:
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xnorforge.gen.build_flow.Flow.pack", interrupted)
+    assert run(["build", copy]) == 130
+    errors = capsys.readouterr().err
+    assert "What has finished is kept: the same command goes on from here\n" in errors
+    assert errors.endswith("Interrupted\n")
+
+
+def test_crashed_seeds_are_one_sentence(copy, fake_tools, capsys) -> None:
+    fake_tools.plan({"fmax": 25.0, "crash": "kill"})
+    assert run(["build", copy, "--seeds", "2"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("Error: nextpnr-ice40 failed: ended by signal SIGKILL")
+    assert "build-logs/seed" in line
+
+
+def test_compile_for_the_fastest_clock_comes_with_its_bitstream(
+    tmp_path, fake_tools, capsys
+) -> None:
+    fake_tools.plan({"fmax": 40.0}, s2={"fmax": 43.0})
+    out = tmp_path / "net"
+    assert compile_(out, "--clock", "max", "--seeds", "2", "--jobs", "1", "--json") == 0
+    captured = capsys.readouterr()
+    item = json.loads(captured.out)
+    search, build = item["clock_search"], item["build"]
+    assert item["plan"]["clock_hz"] == search["clock_hz"] == build["clock_hz"]
+    assert search["clock_hz"] == 42.75e6
+    assert search["seed"] == build["seed"] == 2
+    assert search["next_hz"] == 44.25e6
+    assert not search["attempts"][-1]["closed"]
+    assert set(build["reused"]) == {"synthesis", "seed 2"}, "all but the packing"
+    assert "survey" not in captured.out.split('"clock_search"')[0]
+    assert "seed 2: 43.00 MHz" in captured.err and "MHz closes (" in captured.err
+    fake_tools.calls()
+    assert run(["build", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cached"] and fake_tools.calls() == []
+    assert Bundle.open(out).plan.clock_hz == 42.75e6
+
+
+def test_people_see_the_clocks_tried(tmp_path, fake_tools, capsys) -> None:
+    fake_tools.plan({"fmax": 40.0})
+    assert compile_(tmp_path / "net", "--clock", "max", "--seeds", "1") == 0
+    output = capsys.readouterr().out
+    assert "Clocks tried" in output
+    assert re.search(r"39\.75 MHz with seed 1; the next PLL setting, 4\d[.\d]* MHz, fails", output)
+
+
+def test_clock_too_slow_for_the_rate_is_refused(tmp_path, fake_tools, capsys) -> None:
+    fake_tools.plan({"fmax": 20.0})
+    options = ("--fps", "1000", "--clock", "max", "--seeds", "1")
+    assert compile_(tmp_path / "net", *options) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    clock = BOARDS["icebreaker"].pll_config().output_hz
+    assert f"1000 images/s were asked for and planned at {clock / 1e6:g} MHz, but 19.875 " in line
+    assert not (tmp_path / "net").exists()
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (("--board", "icebreaker", "--clock", "fast"), "neither a number of MHz nor 'max'"),
+        (("--board", "icebreaker", "--clock", "5"), "must be 16 to 275 MHz, not 5 MHz"),
+        (("--board", "icebreaker", "--clock", "nan"), "Clock must be a positive number"),
+        (("--device", "ice40-up5k", "--clock", "max"), "--clock max needs a --board"),
+        (("--board", "icebreaker", "--seeds", "3"), "belong to --clock max"),
+        (("--board", "icebreaker", "--clock", "30", "--jobs", "2"), "belong to --clock max"),
+    ],
+)
+def test_clocks_that_are_none_are_refused(tmp_path, capsys, options, words) -> None:
+    assert run(["compile", "model.onnx", "-o", str(tmp_path / "net"), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "net").exists()
