@@ -33,7 +33,7 @@ from xnorforge.sw.shipped import shipped_model
 
 FASTER = {
     ("tfc", "icebreaker"): 10_000,
-    ("tfc", "hx8k-b-evn"): 10_000,
+    ("tfc", "ice40-hx8k-b-evn"): 10_000,
     ("tfc", "tang-nano-9k"): 100_000,
     ("tfc", "tang-primer-20k"): 100_000,
     ("tfc", "ulx3s-25f"): 1_000_000,
