@@ -116,17 +116,17 @@ def constraint_files(board: Board, clock: Clock) -> dict[str, str]:
     family = board.device.family.name
     pins, clocks = [], []
     if family == "ice40":
-        for port, pin in board.pins.items():
+        for port, pin in sorted(board.pins.items()):
             pins.append(" ".join(["set_io", *pin.options.split(), port, pin.site]))
         clocks.append(f"set_frequency {clock.net} {mhz:.6f}")
     elif family == "ecp5":
-        for port, pin in board.pins.items():
+        for port, pin in sorted(board.pins.items()):
             pins.append(f'LOCATE COMP "{port}" SITE "{pin.site}";')
             if pin.options:
                 pins.append(f'IOBUF PORT "{port}" {pin.options};')
         clocks.append(f'FREQUENCY NET "{clock.net}" {mhz:.6f} MHZ;')
     elif family == "gowin":
-        for port, pin in board.pins.items():
+        for port, pin in sorted(board.pins.items()):
             pins.append(f'IO_LOC "{port}" {pin.site};')
             if pin.options:
                 pins.append(f'IO_PORT "{port}" {pin.options};')
