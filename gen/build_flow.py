@@ -220,11 +220,14 @@ class Flow:
     def cells(self, timing_report: Path) -> tuple[dict[str, int], dict[str, int]]:
         """Cells used, and those of the device, from nextpnr's report and the netlist."""
         utilization = json.loads(timing_report.read_text())["utilization"]
+
+        def count(cell: str, what: str) -> int:
+            # What a device has none of is left out of the report.
+            return utilization[cell][what] if cell in utilization else 0
+
         keys = self.family.cell_keys
-        used = {
-            name: sum(utilization[cell]["used"] for cell in cells) for name, cells in keys.items()
-        }
-        available = {name: utilization[cells[0]]["available"] for name, cells in keys.items()}
+        used = {name: sum(count(cell, "used") for cell in cells) for name, cells in keys.items()}
+        available = {name: count(cells[0], "available") for name, cells in keys.items()}
         prefix = self.family.flip_flop_prefix
         cells = self.netlist()["cells"].values()
         used["flip_flops"] = sum(cell["type"].startswith(prefix) for cell in cells)
