@@ -9,11 +9,13 @@ from typing import Any
 from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Dense, Network
+from xnorforge.hw.popcount import PIPELINES, STRUCTURES
 
-__all__ = ["FOLD_FIELDS", "STORE_FIELDS", "read_overrides"]
+__all__ = ["ENGINE_FIELDS", "FOLD_FIELDS", "STORE_FIELDS", "read_overrides"]
 
 FOLD_FIELDS = ("pe", "simd", "pl")
 STORE_FIELDS = ("weight_store", "preset_store", "buffer_store")
+ENGINE_FIELDS = {"structure": STRUCTURES, "pipeline": PIPELINES}
 STORE_KINDS = {
     "weight_store": ("block", "lut", "spram", "const"),
     "preset_store": ("block", "lut", "const"),
@@ -62,8 +64,13 @@ def _check(where: str, layer: Dense, device: Device, field: str, value: Any) -> 
         if value == "spram" and not device.spram_blocks:
             raise PlanError(f"{where}: {field} 'spram' does not exist on {device.name}")
         return
+    if field in ENGINE_FIELDS:
+        if value not in ENGINE_FIELDS[field]:
+            known = ", ".join(map(repr, ENGINE_FIELDS[field]))
+            raise PlanError(f"{where}: {field} must be one of {known}, not {value!r}")
+        return
     if field not in FOLD_FIELDS:
-        known = ", ".join(FOLD_FIELDS + STORE_FIELDS)
+        known = ", ".join((*FOLD_FIELDS, *STORE_FIELDS, *ENGINE_FIELDS))
         raise PlanError(f"{where}: unknown field {field!r}; the fields are {known}")
     limit = {"pe": layer.rows, "simd": layer.columns, "pl": layer.source.bits}[field]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:

@@ -23,7 +23,8 @@ class LayerPlan(Folding):
     worked on in parallel. weight_store, preset_store, buffer_store: "block" (block RAM) or "lut"
     (distributed RAM, or flip-flops where the family has none); weights and presets may also be
     "const" (logic, never loaded), weights "spram" (loaded before use). scores: True for the last
-    layer.
+    layer. structure, pipeline: the popcounts' (`hw.popcount`); "": the measured choice of the day,
+    which a plan made by the planner names.
     """
 
     name: str
@@ -38,6 +39,8 @@ class LayerPlan(Folding):
     weight_store: str
     preset_store: str
     buffer_store: str
+    structure: str = ""
+    pipeline: str = ""
 
     def mvu_config(self, family: str) -> MvuConfig:
         """The MatrixVectorUnit of this layer on a family."""
@@ -77,7 +80,9 @@ class Plan:
         layer_fields = {f.name for f in dataclasses.fields(LayerPlan)}
         kept = {k: v for k, v in item.items() if k in fields}
         kept["layers"] = tuple(
-            LayerPlan(**{k: v for k, v in layer.items() if k in layer_fields})
+            LayerPlan(
+                **_before_structures(layer) | {k: v for k, v in layer.items() if k in layer_fields}
+            )
             for layer in item["layers"]
         )
         kept["reasons"] = tuple((name, reason) for name, reason in item.get("reasons", ()))
@@ -122,3 +127,8 @@ class Plan:
         }
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")
+
+
+def _before_structures(layer: dict[str, Any]) -> dict[str, str]:
+    """The engine of a layer whose plan does not name it: there was one for each width."""
+    return {"structure": "carry", "pipeline": "output" if layer["simd"] <= 8 else "half"}

@@ -26,6 +26,7 @@ from xnorforge.gen.plan import LayerPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.structures import engine_for
 from xnorforge.hw.store import SPRAM_FAMILIES
 from xnorforge.hw.width import WidthConverterConfig
 
@@ -239,6 +240,9 @@ class Search:
             "pl": pl,
         }
         kinds = dict.fromkeys(STORE_FIELDS, "lut")
+        measured = engine_for(self.family, simd)
+        shape["structure"] = fixed.get("structure", measured.structure)
+        shape["pipeline"] = fixed.get("pipeline", measured.pipeline)
         config = MvuConfig(**shape, **kinds, family=self.family)
         stores = tuple(
             {

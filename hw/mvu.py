@@ -27,6 +27,7 @@ from xnorforge.hw.input_buffer import InputBuffer, InputBufferConfig
 from xnorforge.hw.processing_element import PeConfig, ProcessingElement
 from xnorforge.hw.store import StoreConfig
 from xnorforge.hw.stream import Queue
+from xnorforge.hw.structures import engine_for
 
 __all__ = ["MatrixVectorUnit", "MvuConfig"]
 
@@ -46,9 +47,11 @@ class MvuConfig(Folding):
     scores : bool
         Output the dot products; otherwise one threshold bit a row.
     family : str
-        "ice40" or "ecp5": decides the memories' shapes and so their latencies.
+        "ice40", "ecp5" or "gowin": decides the memories' shapes and so their latencies.
     weight_store, preset_store, buffer_store : str
-        "block" or "lut".
+        Kinds of `hw.store`; the buffer's is "block" or "lut".
+    structure, pipeline : str
+        The popcounts', as in `PopcountConfig`; "" for the measured choice (`hw.structures`).
 
     Raises
     ------
@@ -68,6 +71,8 @@ class MvuConfig(Folding):
     weight_store: str = "block"
     preset_store: str = "lut"
     buffer_store: str = "lut"
+    structure: str = ""
+    pipeline: str = ""
 
     def __post_init__(self) -> None:
         for name, value, limit in (
@@ -127,7 +132,10 @@ class MvuConfig(Folding):
             acc_width=self.acc_width,
             bits=self.input_bits,
             planes=self.pl,
-            pipeline="output" if self.simd <= 8 else "half",
+            structure=self.structure or engine_for(self.family, self.simd).structure,
+            pipeline=self.pipeline or engine_for(self.family, self.simd).pipeline,
+            # Product and ROM of constant weights are one table as long as the ROM is shallow.
+            literals=1 if self.weight_store == "const" else 2,
         )
 
     @property

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
+from xnorforge.hw.popcount import PIPELINES, STRUCTURES
 from xnorforge.hw.store import Store
 from xnorforge.sim.bench import Monitor, Sink, Source, random_stalls, run
 
@@ -110,10 +111,12 @@ def configs(draw_value):
         simd=draw_value(st.integers(1, columns)),
         pl=draw_value(st.integers(1, bits)),
         scores=draw_value(st.booleans()),
-        family=draw_value(st.sampled_from(["ice40", "ecp5"])),
+        family=draw_value(st.sampled_from(["ice40", "ecp5", "gowin"])),
         weight_store=draw_value(stores),
         preset_store=draw_value(stores),
         buffer_store=draw_value(stores),
+        structure=draw_value(st.sampled_from(["", *STRUCTURES])),
+        pipeline=draw_value(st.sampled_from(["", *PIPELINES])),
     )
 
 
