@@ -26,8 +26,8 @@ from xnorforge.gen.plan import LayerPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
-from xnorforge.hw.structures import engine_for
 from xnorforge.hw.store import SPRAM_FAMILIES
+from xnorforge.hw.structures import engine_for
 from xnorforge.hw.width import WidthConverterConfig
 
 __all__ = ["Chain", "Search"]
