@@ -27,7 +27,7 @@ from xnorforge.gen.search import Chain, Search
 from xnorforge.hw.store import SPRAM_SHAPE
 from xnorforge.sw import protocol
 
-__all__ = ["GOALS", "LINKS", "WEIGHTS", "link_interval", "make_plan"]
+__all__ = ["GOALS", "LINKS", "WEIGHTS", "Planner", "link_interval", "make_plan", "planner_for"]
 
 GOALS = ("link", "max", "min")
 LINKS = ("uart",)
@@ -63,14 +63,43 @@ def make_plan(
     "constant": they may become logic, where that is cheaper, and belong to the circuit.
     Raises PlanError when the target cannot be met, naming what limits it.
     """
-    if link not in LINKS:
-        raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
     if goal not in GOALS:
         raise PlanError(f"Goal must be one of {', '.join(GOALS)}, not {goal!r}")
-    if weights not in WEIGHTS:
-        raise PlanError(f"Weights must be {' or '.join(WEIGHTS)}, not {weights!r}")
     if fps is not None and not 0 < fps < float("inf"):
         raise PlanError(f"Images per second must be a positive number, not {fps!r}")
+    planner = planner_for(
+        network,
+        board=board,
+        device=device,
+        overrides=overrides,
+        link=link,
+        baud=baud,
+        clock_hz=clock_hz,
+        weights=weights,
+        pins=pins,
+    )
+    if fps is not None:
+        return planner.for_rate(fps)
+    return {"link": planner.for_link, "max": planner.fastest, "min": planner.smallest}[goal]()
+
+
+def planner_for(
+    network: Network,
+    *,
+    board: str | None = None,
+    device: str | None = None,
+    overrides: str | Path | Mapping[str, Any] | None = None,
+    link: str = "uart",
+    baud: int | None = None,
+    clock_hz: float | None = None,
+    weights: str = "loadable",
+    pins: Mapping[str, str] | None = None,
+) -> "Planner":
+    """The planner of a network on a site, with settings as of `make_plan`, all checked."""
+    if link not in LINKS:
+        raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
+    if weights not in WEIGHTS:
+        raise PlanError(f"Weights must be {' or '.join(WEIGHTS)}, not {weights!r}")
     if baud is not None and baud < 1:
         raise PlanError(f"Baud rate must be a positive number, not {baud!r}")
     if clock_hz is not None and not 0 < clock_hz < float("inf"):
@@ -80,17 +109,9 @@ def make_plan(
             f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
         )
     site = _Site.choose(board, device, clock_hz, pins)
-    planner = _Planner(
-        network,
-        site,
-        link,
-        baud or site.baud,
-        read_overrides(overrides, network, site.device),
-        constant=weights == "constant",
-    )
-    if fps is not None:
-        return planner.for_rate(fps)
-    return {"link": planner.for_link, "max": planner.fastest, "min": planner.smallest}[goal]()
+    checked = read_overrides(overrides, network, site.device)
+    constant = weights == "constant"
+    return Planner(network, site, link, baud or site.baud, checked, constant=constant)
 
 
 def link_interval(network: Network, clock_hz: float, baud: int) -> int:
@@ -144,7 +165,7 @@ class _Site:
         return f"{self.name} at {self.clock_hz / 1e6:g} MHz"
 
 
-class _Planner:
+class Planner:
     """One network on one site.
 
     relative: a planner of the same network elsewhere, whose work is used again.
@@ -159,7 +180,7 @@ class _Planner:
         overrides: Mapping[str, Mapping[str, Any]],
         *,
         constant: bool = False,
-        relative: "_Planner | None" = None,
+        relative: "Planner | None" = None,
     ) -> None:
         self.network = network
         self.site = site
@@ -197,7 +218,7 @@ class _Planner:
             chain = self.search.best(allowed)
             if not self._fits(chain):
                 return None
-            plan = self._plan(chain)
+            plan = self.plan(chain)
             # The exact model sees what single stages do not: bubbles between them.
             if predict(core_parts(self.network, plan).stages).interval_cycles <= wanted:
                 return plan
@@ -208,14 +229,14 @@ class _Planner:
         chain = self.search.best(None)
         if not self._fits(chain):
             raise self._too_large(chain)
-        return self._plan(chain)
+        return self.plan(chain)
 
     def fastest(self) -> Plan:
         """The plan of the smallest interval that fits."""
         self.smallest()  # says what is missing when nothing fits
-        return self._plan(self._fastest_chain())
+        return self.plan(self.fastest_chain())
 
-    def _fastest_chain(self) -> Chain:
+    def fastest_chain(self) -> Chain:
         intervals = self.search.intervals()
         low, high = 0, len(intervals) - 1
         best = self.search.best(None)
@@ -236,7 +257,7 @@ class _Planner:
     def _fits(self, chain: Chain) -> bool:
         return chain.resources.fits(self.room)
 
-    def _plan(self, chain: Chain) -> Plan:
+    def plan(self, chain: Chain) -> Plan:
         return Plan(
             family=self.family,
             device=self.site.device.name,
@@ -273,8 +294,8 @@ class _Planner:
 
     def _too_fast(self, fps: float) -> PlanError:
         self.smallest()
-        chain = self._fastest_chain()
-        plan = self._plan(chain)
+        chain = self.fastest_chain()
+        plan = self.plan(chain)
         interval = predict(core_parts(self.network, plan).stages).interval_cycles
         slowest = max(chain.layers, key=lambda layer: layer.fold_cycles)
         return PlanError(
@@ -306,7 +327,7 @@ class _Planner:
             f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}"
         )
 
-    def _larger(self, works: Callable[["_Planner"], bool]) -> str:
+    def _larger(self, works: Callable[["Planner"], bool]) -> str:
         """What to use instead: the smallest board, else device, with which it works."""
         here = self.site.device
         # One board of each device is enough; those without a UART of their own are not offered.
@@ -324,7 +345,7 @@ class _Planner:
         ]
         relatives = {self.family: self}
         for site in sorted(sites, key=lambda site: (site.board is None, site.device.luts)):
-            planner = _Planner(
+            planner = Planner(
                 self.network,
                 site,
                 self.link,

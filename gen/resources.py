@@ -119,10 +119,17 @@ _MODELS = {
 }
 
 
-def capacity(device: Device) -> Resources:
-    """What a device holds for a design that still places and routes well."""
-    cells = int(device.luts * FILL_LIMIT)
-    return Resources(cells, cells, device.block_rams, device.spram_blocks)
+def capacity(device: Device, fill: float = FILL_LIMIT) -> Resources:
+    """What a device holds for a design that still places and routes well.
+
+    fill: share of the cells that may be taken.
+    """
+    return Resources(
+        int(device.luts * fill),
+        int(device.flipflops * fill),
+        device.block_rams,
+        device.spram_blocks,
+    )
 
 
 def shell(family: str) -> Resources:
