@@ -14,16 +14,15 @@ from typing import Any
 
 from amaranth.back import rtlil
 
+from xnorforge.gen.devices import FAMILIES
 from xnorforge.gen.errors import ToolError
 from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import run_tool
+from xnorforge.sim.cell_models import CELL_MODELS
 
 __all__ = ["Netlist", "synthesise_netlist"]
 
-_FAMILIES = {
-    "ice40": (("synth_ice40", "-abc9"), "+/ice40/cells_sim.v"),
-    "ecp5": (("synth_ecp5", "-nowidelut"), "+/ecp5/cells_sim.v"),
-}
+_EXTRA = {"gowin": ("-noiopads",)}  # ports stay ports
 
 
 class Netlist:
@@ -88,13 +87,13 @@ class Netlist:
 
 
 def synthesise_netlist(component: Any, family: str, folder: Path) -> Netlist:
-    """Map a component to the cells of "ice40" or "ecp5"; working files stay in `folder`.
+    """Map a component to the cells of a family; working files stay in `folder`.
 
     Raises ToolError when yosys fails.
     """
-    if family not in _FAMILIES:
-        raise ToolError(f"Family must be one of {', '.join(_FAMILIES)}, not {family!r}")
-    command, models = _FAMILIES[family]
+    if family not in FAMILIES:
+        raise ToolError(f"Family must be one of {', '.join(FAMILIES)}, not {family!r}")
+    command = [*FAMILIES[family].synthesis, *_EXTRA.get(family, ())]
     (folder / "top.il").write_text(rtlil.convert(component, name="top"))
     script = f"""
 read_rtlil top.il
@@ -104,7 +103,7 @@ select top
 write_rtlil -selected mapped.il
 select -clear
 design -reset
-read_verilog -nowb -defer -nooverwrite {models}
+read_verilog -nowb -defer -nooverwrite +/{CELL_MODELS[family].library}
 read_rtlil mapped.il
 hierarchy -top top
 proc
