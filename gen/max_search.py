@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.assembly import core_parts
-from xnorforge.gen.boards import get_board
+from xnorforge.gen.boards import plan_board
 from xnorforge.gen.build import DEFAULT_SEEDS, TimingError, build_verilog
 from xnorforge.gen.build_result import BuildResult
 from xnorforge.gen.cycles import predict
@@ -159,7 +159,6 @@ def _attempt(
     progress: Progress | None,
 ) -> MaxAttempt:
     """Compile and build one plan."""
-    assert plan.board is not None
     parts = core_parts(network, plan)
     interval = float(predict(parts.stages).interval_cycles)
     folder = work / f"{interval:g}-cycles"
@@ -169,7 +168,7 @@ def _attempt(
     try:
         result = build_verilog(
             verilog,
-            get_board(plan.board),
+            plan_board(plan),
             folder / "build",
             clock_hz=plan.clock_hz,
             seeds=seeds,

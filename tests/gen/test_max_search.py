@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`--max` proved by builds: what it finds builds, and the next faster plan was seen to fail."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from xnorforge.gen import max_search
+from xnorforge.gen.assembly import core_parts
+from xnorforge.gen.cycles import predict
+from xnorforge.gen.errors import PlanError, ToolError
+from xnorforge.gen.ladder import Ladder
+from xnorforge.gen.max_search import fastest_build
+from xnorforge.gen.planner import make_plan
+from xnorforge.sim.core_bench import random_network
+
+BOARD = "icebreaker"
+
+
+@pytest.fixture(scope="module")
+def network():
+    import random
+
+    return random_network(random.Random(3), sizes=[48, 24, 10])
+
+
+def interval(network, plan) -> float:
+    return float(predict(core_parts(network, plan).stages).interval_cycles)
+
+
+@pytest.fixture
+def builds(monkeypatch, network):
+    """A build that fails for every plan faster than `limit` cycles; it counts what it is asked."""
+    state = SimpleNamespace(limit=0.0, asked=[])
+
+    def verilog(network, plan, parts):
+        state.asked.append(interval(network, plan))
+        return ""
+
+    def build(path, board, out, **settings):
+        if state.asked[-1] < state.limit:
+            raise ToolError("too dense to route")
+        return SimpleNamespace(fmax_hz=31e6, used={}, available={})
+
+    monkeypatch.setattr(max_search, "accelerator_verilog", verilog)
+    monkeypatch.setattr(max_search, "build_verilog", build)
+    return state
+
+
+def test_rungs_are_plans_in_order_of_speed(network) -> None:
+    ladder = Ladder(network, board=BOARD)
+    planned = make_plan(network, board=BOARD, goal="max")
+    assert ladder.plan(ladder.planned) == planned
+    assert ladder.largest <= ladder.planned < len(ladder)
+    rungs = range(0, len(ladder), 7)
+    cycles = [max(layer.fold_cycles for layer in ladder.plan(rung).layers) for rung in rungs]
+    assert cycles == sorted(cycles)
+    for rung in rungs:
+        assert ladder.settle(rung) <= rung
+        assert ladder.settle(ladder.settle(rung)) == ladder.settle(rung)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 1.0, 1.7, 6.0])
+def test_answer_builds_and_one_step_up_does_not(network, builds, tmp_path, share) -> None:
+    planned = interval(network, make_plan(network, board=BOARD, goal="max"))
+    builds.limit = share * planned
+    found = fastest_build(network, BOARD, tmp_path)
+    assert found.best.result is not None and found.best.interval_cycles >= builds.limit
+    if found.above is not None:
+        assert found.above.result is None and "too dense" in found.above.why
+        assert found.above.interval_cycles < builds.limit
+    assert len(builds.asked) == len(set(builds.asked)) == len(found.attempts)
+
+
+def test_nothing_that_builds_is_an_error(network, builds, tmp_path) -> None:
+    builds.limit = float("inf")
+    with pytest.raises(PlanError, match=r"No plan .* builds on icebreaker; .* too dense"):
+        fastest_build(network, BOARD, tmp_path)
+
+
+@pytest.mark.routing
+def test_real_builds_end_where_the_device_does(tmp_path: Path) -> None:
+    """A network that fills a small device: real place and route on both sides of the edge."""
+    import random
+
+    network = random_network(random.Random(5), sizes=[64, 64, 10])
+    found = fastest_build(network, "icestick", tmp_path, seeds=(1, 2))
+    assert found.best.result is not None
+    used, there = found.best.result.used, found.best.result.available
+    assert used["logic_cells"] <= there["logic_cells"]
+    assert found.above is None or found.above.result is None
