@@ -61,6 +61,7 @@ class NetworkMethods:
         baud: int | None = None,
         clock_hz: float | None = None,
         pins: Mapping[str, str] | None = None,
+        weights: str = "loadable",
     ) -> PlannedNetwork:
         """Lay the network out; see `gen.planner.make_plan`."""
         from xnorforge.gen.planner import make_plan
@@ -76,6 +77,7 @@ class NetworkMethods:
             baud=baud,
             clock_hz=clock_hz,
             pins=pins,
+            weights=weights,
         )
         return PlannedNetwork(self, plan)
 

@@ -95,6 +95,12 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
 @click.option("--max", "maximum", is_flag=True, help="The fastest that fits.")
 @click.option("--min", "minimum", is_flag=True, help="The smallest.")
 @click.option("--folding", type=click.Path(), help='JSON: {layer: {"pe": 4, "simd": 49, ...}}.')
+@click.option(
+    "--constant-weights",
+    "constant",
+    is_flag=True,
+    help="Weights may become logic, where that is cheaper; the driver cannot exchange them then.",
+)
 @click.option("--link", default="uart", show_default=True, help="Link to the host.")
 @click.option("--baud", type=int, help="Baud rate of the UART, instead of the board's.")
 @click.option(
@@ -115,6 +121,7 @@ def compile_(
     maximum: bool,
     minimum: bool,
     folding: str | None,
+    constant: bool,
     link: str,
     baud: int | None,
     clock: float | str | None,
@@ -161,6 +168,7 @@ def compile_(
             link=link,
             baud=baud,
             clock_hz=clock * 1e6 if isinstance(clock, float) else None,
+            weights="constant" if constant else "loadable",
         )
     found = None
     if clock == "max":
@@ -181,10 +189,15 @@ def compile_(
         print_search(found)
     predicted = bundle.manifest["predicted"]
     console().print(_fold_table(bundle.manifest))
+    for name, reason in plan.reasons:
+        click.echo(f"{name}: {reason}")
     used = predicted["resources"]
+    memories = f"{used['blocks']} block RAMs"
+    if used["sprams"]:
+        memories += f" and {used['sprams']} SPRAM blocks, which the driver loads when it opens"
     click.echo(
         f"{predicted['images_per_second']:,.0f} images/s at {plan.clock_hz / 1e6:g} MHz, "
-        f"about {used['cells']:,} logic cells and {used['blocks']} block RAMs\n"
+        f"about {used['cells']:,} logic cells and {memories}\n"
         f"Bundle: {bundle.path}"
     )
 
