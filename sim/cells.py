@@ -32,16 +32,22 @@ _PACK_DEVICE = {
 
 
 def primitives(
-    component: Any, family: str, folder: Path, options: Sequence[str] = ()
+    component: Any,
+    family: str,
+    folder: Path,
+    options: Sequence[str] = (),
+    *,
+    pads: bool = False,
 ) -> Counter[str]:
     """Synthesise a component in an existing folder: how many cells of each type it takes.
 
-    options: what a device adds to its family's synthesis command.
+    options: what a device adds to its family's synthesis command. pads: with pads on Gowin too,
+    as place and route wants them; `pack` wants none there.
     """
     (folder / "component.il").write_text(rtlil.convert(component))
     command = [*FAMILIES[family].synthesis, *options]
-    if family == "gowin":
-        command.append("-noiopads")  # `pack` takes the ports away
+    if family == "gowin" and not pads:
+        command.append("-noiopads")
     (folder / "synthesis.ys").write_text(
         "read_rtlil component.il\nproc\ndelete t:$meminit_v2 r:MEMID=*spram %i\n"
         "memory_collect\nwrite_verilog component.v\n"
