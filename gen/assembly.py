@@ -18,6 +18,7 @@ from xnorforge.hw.config_chain import ConfigHead
 from xnorforge.hw.head import ArgMaxHead, HeadConfig
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
 from xnorforge.hw.store import Store, StoreConfig
+from xnorforge.hw.tally import Cycle, Tally
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.sw import protocol
 
@@ -38,6 +39,25 @@ class CoreParts:
     @property
     def head(self) -> HeadConfig:
         return self.stages[-1]
+
+    @property
+    def beats(self) -> int:
+        """Beats of an image."""
+        first = self.stages[0]
+        return first.beats_in if isinstance(first, WidthConverterConfig) else first.sf
+
+    @property
+    def images_held(self) -> int:
+        """At least as many images as can be on the way through the stages."""
+        held = 0
+        for stage in self.stages:
+            if isinstance(stage, MvuConfig):
+                held += stage.buffer_depth // stage.sf + stage.credits // stage.nf + 4
+            elif isinstance(stage, WidthConverterConfig):
+                held += (stage.lanes_in + stage.lanes_out) // stage.elements + 2
+            else:
+                held += 2
+        return held
 
     @property
     def load_bytes(self) -> int:
@@ -219,29 +239,31 @@ class Core(wiring.Component):
 
     def _registers(self, m, chain) -> None:
         """Identity, status and the cycle counters behind the register bus."""
-        # An image is "in flight" from its first beat until its last result beat.
-        taken = self.image_valid & self.image_ready
-        given = self.result_valid & self.result_ready
-        first_stage = self.parts.stages[0]
-        beats = (
-            -(-first_stage.elements // first_stage.lanes_in)
-            if isinstance(first_stage, WidthConverterConfig)
-            else first_stage.sf
+        # An image is "in flight" from its first beat until its last result beat. Events come late
+        # in their cycle: each goes through a register before it is counted.
+        taken, ends, starved, stalled = (
+            Signal(name=name) for name in ("taken", "frame_ends", "starved", "stalled")
         )
-        beat = Signal(range(beats))
-        in_flight = Signal(16)
-        starts, ends = Signal(), Signal()
-        m.d.comb += [starts.eq(taken & (beat == 0)), ends.eq(given & self.result_last)]
-        with m.If(taken):
-            m.d.sync += beat.eq(Mux(beat == beats - 1, 0, beat + 1))
-        m.d.sync += in_flight.eq(in_flight + starts - ends)
-        with m.If(self.flush):
-            m.d.sync += [beat.eq(0), in_flight.eq(0)]
+        m.d.sync += [
+            taken.eq(self.image_valid & self.image_ready & ~self.flush),
+            ends.eq(self.result_valid & self.result_ready & self.result_last & ~self.flush),
+            starved.eq(self.image_ready & ~self.image_valid),
+            stalled.eq(self.result_valid & ~self.result_ready),
+        ]
+        beat = Cycle(count=self.parts.beats)
+        in_flight = Tally(limit=self.parts.images_held)
+        for name, part in (("beat", beat), ("in_flight", in_flight)):
+            m.submodules[name] = ResetInserter(self.flush)(part)
+        m.d.comb += [
+            beat.step.eq(taken),
+            in_flight.up.eq(taken & beat.first),
+            in_flight.down.eq(ends),
+        ]
 
         counters = {
-            protocol.Register.BUSY_CYCLES: in_flight != 0,
-            protocol.Register.STARVED_CYCLES: self.image_ready & ~self.image_valid,
-            protocol.Register.STALLED_CYCLES: self.result_valid & ~self.result_ready,
+            protocol.Register.BUSY_CYCLES: in_flight.some,
+            protocol.Register.STARVED_CYCLES: starved,
+            protocol.Register.STALLED_CYCLES: stalled,
             protocol.Register.FRAMES: ends,
         }
         words = {
@@ -251,11 +273,9 @@ class Core(wiring.Component):
             protocol.Register.WEIGHTS_DIGEST: chain.weights_digest,
             protocol.Register.STATUS: chain.model_valid,
         }
-        # Events come late in their cycle and a count is a long carry chain: a register between.
         for register, event in counters.items():
             words[register] = count = Signal(32, name=register.name.lower())
-            happened = Signal(name=f"{register.name.lower()}_event")
-            m.d.sync += [happened.eq(event), count.eq(count + happened)]
+            m.d.sync += count.eq(count + event)
         with m.Switch(self.register_address):
             for register, word in words.items():
                 with m.Case(int(register)):

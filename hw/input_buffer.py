@@ -15,6 +15,7 @@ from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.ram import BlockRam, LutRam
 from xnorforge.hw.store import FAMILIES
+from xnorforge.hw.tally import Cycle, Tally
 
 __all__ = ["InputBuffer", "InputBufferConfig"]
 
@@ -105,24 +106,25 @@ class InputBuffer(wiring.Component):
         )
 
     def elaborate(self, platform):
-        # `space` counts free slots. `base` is the first slot of the vector being read.
+        # `base` is the first slot of the vector being read.
         c = self.config
         m = Module()
-        space = Signal(range(c.depth + 1), init=c.depth)
+        m.submodules.space = space = Tally(limit=c.depth, init=c.depth)
         write_at, read_at, base = (
             Signal(range(c.depth), name=n) for n in ("write", "read", "base")
         )
-        write_beat = Signal(range(c.beats))
+        m.submodules.write_beat = write_beat = Cycle(count=c.beats)
         write, following = Signal(), Signal(range(c.depth))
         m.d.comb += [
-            self.i.ready.eq(space != 0),
+            self.i.ready.eq(space.some),
+            space.up.eq(self.release),
+            space.down.eq(write),
             write.eq(self.i.valid & self.i.ready),
+            write_beat.step.eq(write),
             following.eq(_next(read_at, c.depth)),
         ]
-        m.d.sync += space.eq(space + self.release - write)
         with m.If(write):
             m.d.sync += write_at.eq(_next(write_at, c.depth))
-            m.d.sync += write_beat.eq(_next(write_beat, c.beats))
         with m.If(self.advance):
             m.d.sync += read_at.eq(following)
             with m.If(self.pass_end & self.release):
@@ -132,9 +134,9 @@ class InputBuffer(wiring.Component):
 
         width = c.simd * c.element_bits
         if c.store == "block":
-            # A slot being written is never one being used, so there is nothing to read then.
+            # A slot being written is never one being used.
             ram = BlockRam(width=width, depth=c.depth)
-            m.d.comb += ram.read_enable.eq(~write | (read_at != write_at))
+            m.d.comb += ram.read_enable.eq(1)
         else:
             ram = LutRam(width=width, depth=c.depth, distributed=FAMILIES[c.family].lut_ram)
         m.submodules.ram = ram
@@ -142,7 +144,7 @@ class InputBuffer(wiring.Component):
         m.d.comb += [
             ram.write_enable.eq(write),
             ram.write_address.eq(write_at),
-            ram.write_data.eq(self._planes(write_beat == c.beats - 1)),
+            ram.write_data.eq(self._planes(write_beat.last)),
             ram.read_address.eq(read_at),
         ]
         m.d.sync += word.eq(ram.ram_data)

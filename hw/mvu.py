@@ -28,6 +28,7 @@ from xnorforge.hw.processing_element import PeConfig, ProcessingElement
 from xnorforge.hw.store import StoreConfig
 from xnorforge.hw.stream import Queue
 from xnorforge.hw.structures import engine_for
+from xnorforge.hw.tally import Cycle, Tally
 
 __all__ = ["MatrixVectorUnit", "MvuConfig"]
 
@@ -304,56 +305,51 @@ class MatrixVectorUnit(wiring.Component):
         m = Module()
 
         # --- controller: counters of the next step to issue
-        nf = Signal(range(c.nf))
-        sf = Signal(range(c.sf))
-        group = Signal(range(c.groups))
+        m.submodules.group = group = Cycle(count=c.groups)
+        m.submodules.sf = sf = Cycle(count=c.sf)
+        m.submodules.nf = nf = Cycle(count=c.nf)
         weight_address = Signal(range(c.nf * c.sf))
-        sf_last, group_last, nf_last = (
-            sf == c.sf - 1,
-            group == c.groups - 1,
-            nf == c.nf - 1,
-        )
-        fill = Signal(range(c.buffer_depth + 1))  # beats written, first step not yet issued
-        credit = Signal(range(c.credits + 1), init=c.credits)
+        # `fill`: beats written, first step not yet issued.
+        m.submodules.fill = fill = Tally(limit=c.buffer_depth)
+        m.submodules.credit = credit = Tally(limit=c.credits, init=c.credits)
 
-        first_touch = (nf == 0) & (group == 0)
-        completes = sf_last & group_last
+        first_touch = nf.first & group.first
+        completes = sf.last & group.last
         issue = Signal()
-        m.d.comb += issue.eq((~first_touch | (fill != 0)) & (~completes | (credit != 0)))
-        with m.If(issue):
-            m.d.sync += group.eq(Mux(group_last, 0, group + 1))
-            with m.If(group_last):
-                m.d.sync += sf.eq(Mux(sf_last, 0, sf + 1))
-                m.d.sync += weight_address.eq(Mux(sf_last & nf_last, 0, weight_address + 1))
-                with m.If(sf_last):
-                    m.d.sync += nf.eq(Mux(nf_last, 0, nf + 1))
+        m.d.comb += [
+            issue.eq((~first_touch | fill.some) & (~completes | credit.some)),
+            group.step.eq(issue),
+            sf.step.eq(issue & group.last),
+            nf.step.eq(issue & completes),
+        ]
+        with m.If(sf.step):
+            m.d.sync += weight_address.eq(Mux(sf.last & nf.last, 0, weight_address + 1))
 
         # --- buffer: written by the stream, read `read_delay` after issue, freed by the last pass
         m.submodules.buffer = buffer = InputBuffer(config=c.buffer_config)
         wiring.connect(m, wiring.flipped(self.i), buffer.i)
         delay = c.read_delay
         m.d.comb += [
-            buffer.advance.eq(_delay(m, issue & group_last, delay, "advance")),
-            buffer.pass_end.eq(_delay(m, sf_last, delay, "pass_end")),
-            buffer.release.eq(_delay(m, issue & nf_last & group_last, delay, "release")),
-            buffer.group.eq(_delay(m, group, delay, "group_at_read")),
+            buffer.advance.eq(_delay(m, sf.step, delay, "advance")),
+            buffer.pass_end.eq(_delay(m, sf.last, delay, "pass_end")),
+            buffer.release.eq(_delay(m, sf.step & nf.last, delay, "release")),
+            buffer.group.eq(_delay(m, group.value, delay, "group_at_read")),
         ]
-        write = self.i.valid & self.i.ready
-        m.d.sync += fill.eq(fill + write - (issue & first_touch))
+        m.d.comb += [fill.up.eq(self.i.valid & self.i.ready), fill.down.eq(issue & first_touch)]
 
         # --- stores
         m.d.comb += self.weight_address.eq(
             _delay(m, weight_address, c.issue_latency - c.weight_config.latency, "weight_address")
         )
         preset_delay = c.issue_latency + c.pe_config.preset_latency - c.preset_config.latency
-        m.d.comb += self.preset_address.eq(_delay(m, nf, preset_delay, "preset_address"))
+        m.d.comb += self.preset_address.eq(_delay(m, nf.value, preset_delay, "preset_address"))
 
         # --- engines
         control_delay = c.issue_latency + c.pe_config.control_latency
         enable = _delay(m, issue, control_delay, "enable")
-        first = _delay(m, sf == 0, control_delay, "first")
-        group_first = _delay(m, group == 0, control_delay, "group_first")
-        group_end = _delay(m, group_last, control_delay, "group_end")
+        first = _delay(m, sf.first, control_delay, "first")
+        group_first = _delay(m, group.first, control_delay, "group_first")
+        group_end = _delay(m, group.last, control_delay, "group_end")
         results = []
         for p in range(c.pe):
             m.submodules[f"pe{p}"] = pe = ProcessingElement(config=c.pe_config)
@@ -375,8 +371,7 @@ class MatrixVectorUnit(wiring.Component):
             queue.i.valid.eq(finished),
         ]
         wiring.connect(m, queue.o, wiring.flipped(self.o))
-        taken = self.o.valid & self.o.ready
-        m.d.sync += credit.eq(credit + taken - (issue & completes))
+        m.d.comb += [credit.up.eq(self.o.valid & self.o.ready), credit.down.eq(nf.step)]
         return m
 
     def _results(self, accumulators: Sequence[Value]) -> Value:
