@@ -48,6 +48,7 @@ _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "predict; verify at level reference": (("numba",), ("Python",)),
     "compare with the source model (trace)": (("onnxruntime",), ("Python",)),
     "verify at level rtl": (("numba", "cocotb"), ("Python", *_COMPILER)),
+    "verify at level netlist": (("numba", "cocotb"), ("Python", "yosys", *_COMPILER)),
     "virtual board (serve)": ((), ("Python", *_COMPILER)),
     **{
         f"bitstreams for {_FAMILY_TITLES.get(name, name)}": (
