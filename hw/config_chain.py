@@ -10,10 +10,11 @@ has taken its share.
 """
 
 import zlib
+from functools import reduce
+from operator import xor
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.crc import catalog
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
@@ -22,6 +23,8 @@ from xnorforge.hw.store_loader import LOAD
 __all__ = ["CONFIG_BYTE", "ConfigHead"]
 
 CRC_BYTES = 4
+_ONES = 0xFFFFFFFF
+_POLYNOMIAL = 0xEDB88320  # CRC-32, reflected
 CONFIG_BYTE = data.StructLayout({"data": 8, "first": 1})
 
 
@@ -93,9 +96,12 @@ class ConfigHead(wiring.Component):
         # When the last CRC byte matches, it follows the payload into the chain: every store
         # passes it on, so its return proves that the last store is written. Starting over is
         # seen a cycle ahead of the byte that caused it.
+        # The CRC's register stays as it is after a load and so is the digest; it powers up with
+        # that of the memories' contents.
         m = Module()
         start = Signal()
-        m.submodules.checker = crc = ResetInserter(start)(catalog.CRC32_ISO_HDLC().create())
+        register = Signal(32, init=(self.init_digest or 0) ^ _ONES, reset_less=True)
+        crc = ~register
         valid, byte = Signal(), Signal(8, reset_less=True)
         # Untouched by reset: with a reset value next to its load value its bits would have
         # different set and reset nets, which breaks the carry chain up on iCE40 (23 for 33 MHz).
@@ -103,18 +109,15 @@ class ConfigHead(wiring.Component):
         closing = Signal(range(CRC_BYTES + 1), init=CRC_BYTES)
         differs, matched, accepted = Signal(), Signal(), Signal()
         model_valid = Signal(init=self.init_digest is not None, reset_less=True)
-        digest = Signal(32, init=self.init_digest or 0, reset_less=True)
 
         payload = valid & ~left[-1] & ~closing[-1]
         check = valid & left[-1] & ~closing[-1]
-        differs_now = differs | (byte != crc.crc.word_select(closing[:-1], 8))
+        differs_now = differs | (byte != crc.word_select(closing[:-1], 8))
         m.d.comb += [
             start.eq(self.i.valid & self.i.payload.first),
-            crc.data.eq(byte),
-            crc.valid.eq(payload),
             accepted.eq(check & (closing == CRC_BYTES - 1) & ~differs_now),
             self.model_valid.eq(model_valid),
-            self.weights_digest.eq(digest),
+            self.weights_digest.eq(Mux(model_valid, crc, 0)),
         ]
         # The way to the stores starts at a register: `accepted` comes late in its cycle.
         m.d.sync += [
@@ -131,15 +134,35 @@ class ConfigHead(wiring.Component):
                 differs.eq(0),
                 matched.eq(0),
                 model_valid.eq(0),
-                digest.eq(0),
+                register.eq(_ONES),
             ]
         with m.Else():
             with m.If(payload):
-                m.d.sync += left.eq(left - 1)
+                m.d.sync += [left.eq(left - 1), register.eq(_crc_step(register, byte))]
             with m.If(check):
                 m.d.sync += [closing.eq(closing + 1), differs.eq(differs_now)]
             with m.If(accepted):
                 m.d.sync += matched.eq(1)
             with m.If(matched & self.load_i.valid):
-                m.d.sync += [model_valid.eq(1), digest.eq(crc.crc)]
+                m.d.sync += model_valid.eq(1)
         return m
+
+
+def _crc_step(register: Value, byte: Value) -> Value:
+    """The CRC's register after a byte: all eight bits at once."""
+    # A byte's bits meet those of the register that leave; each pair flips a pattern.
+    leaving = register[:8] ^ byte
+    patterns = []
+    for k in range(8):
+        pattern = 1 << k
+        for _ in range(8):
+            pattern = (pattern >> 1) ^ (_POLYNOMIAL if pattern & 1 else 0)
+        patterns.append(pattern)
+    return Cat(
+        reduce(
+            xor,
+            [leaving[k] for k in range(8) if patterns[k] >> bit & 1],
+            register[bit + 8] if bit < 24 else C(0, 1),
+        )
+        for bit in range(32)
+    )
