@@ -306,13 +306,18 @@ class Planner:
 
     def _too_large(self, chain: Chain) -> PlanError:
         used = chain.resources
+        room, beside = self.room, "beside"
+        if not resources.Resources().fits(room):
+            # Not even the link fits: say what all of it takes.
+            link = resources.shell(self.family)
+            used, room, beside = used + link, room + link, "with"
         lacking = [
             f"{need} of {have} {what}"
             for need, have, what in (
-                (used.cells, self.room.cells, "logic cells"),
-                (used.flipflops, self.room.flipflops, "flip-flops"),
-                (used.blocks, self.room.blocks, "block RAMs"),
-                (used.sprams, self.room.sprams, "SPRAM blocks"),
+                (used.cells, room.cells, "logic cells"),
+                (used.flipflops, room.flipflops, "flip-flops"),
+                (used.blocks, room.blocks, "block RAMs"),
+                (used.sprams, room.sprams, "SPRAM blocks"),
             )
             if need > have
         ]
@@ -322,7 +327,7 @@ class Planner:
             fold = f"with the folding given for {', '.join(map(repr, self.overrides))}"
         return PlanError(
             f"{self.network.name!r} is too large for {self.site.name}: {fold} "
-            f"it needs {' and '.join(lacking)} (beside the link), layer "
+            f"it needs {' and '.join(lacking)} ({beside} the link), layer "
             f"{largest.name!r} alone has {largest.weights.size:,} weight bits"
             f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}"
         )
@@ -331,7 +336,9 @@ class Planner:
         """What to use instead: the smallest board, else device, with which it works."""
         here = self.site.device
         # One board of each device is enough; those without a UART of their own are not offered.
-        boards = {b.device.name: b.name for b in BOARDS.values() if "rx" in b.pins}
+        known = [board for board in BOARDS.values() if "rx" in board.pins]
+        known.sort(key=lambda board: (board.uart == "USB bridge", bool(board.loader)))
+        boards = {board.device.name: board.name for board in known}
         sites = [_Site.choose(name, None, None) for name in boards.values()]
         sites += [_Site.choose(None, name, None) for name in DEVICES]
         bits = sum(layer.weights.size for layer in self.network.layers)

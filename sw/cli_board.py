@@ -27,19 +27,30 @@ def _positive(_context: Any, _parameter: Any, value: float) -> float:
 @click.command()
 @json_option
 def boards(as_json: bool) -> None:
-    """List the boards with device, resources and links."""
+    """List the boards with device, family, resources, clock and link.
+
+    A board of your own is a file like these, see docs/boards.md: compile --board my.toml
+    """
     from xnorforge.gen.boards import BOARDS
 
     items: list[dict[str, Any]] = [
         {
             "name": name,
             "title": board.title,
-            "device": board.device.title,
+            "device": board.device.name,
+            "device_title": board.device.title,
+            "family": board.device.family.name,
+            "package": board.package,
             "luts": board.device.luts,
             "block_rams": board.device.block_rams,
+            "block_ram_bits": board.device.block_rams * board.device.family.block_ram_bits,
+            "spram_blocks": board.device.spram_blocks,
+            "oscillator_hz": board.oscillator_hz,
+            "pll": board.pll,
             "clock_hz": board.clock_hz,
             "link": "uart",
             "baud": board.baud,
+            "uart": board.uart,
         }
         for name, board in BOARDS.items()
     ]
@@ -49,17 +60,19 @@ def boards(as_json: bool) -> None:
     rows = [
         (
             item["name"],
-            item["title"],
             item["device"],
-            item["luts"],
+            item["family"],
+            f"{item['luts']:,}",
             item["block_rams"],
+            f"{item['block_ram_bits'] // 1024:,} kbit"
+            + (f" + {item['spram_blocks'] * 256:,}" if item["spram_blocks"] else ""),
             f"{item['clock_hz'] / 1e6:g} MHz",
-            f"uart {item['baud']:,} baud",
+            f"uart, {item['uart']}",
         )
         for item in items
     ]
-    columns = ("Board", "", "Device", "LUT4", "Block RAMs", "Clock", "Link")
-    console().print(table("", columns, rows, right=(3, 4, 5)))
+    columns = ("Board", "Device", "Family", "LUT4", "RAMs", "Memory", "Clock", "Link")
+    console().print(table("", columns, rows, right=(3, 4, 5, 6)))
 
 
 @click.command()

@@ -64,15 +64,20 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
 
     network = _load(model, input_scale, input_offset, pixel)
     fits: dict[str, Any] = {}
+    seen: dict[tuple[Any, ...], dict[str, Any]] = {}
     with steps("Looking at boards"):
-        for name in BOARDS:
-            try:
-                plan = make_plan(network, board=name)
-            except PlanError as error:
-                fits[name] = {"fits": False, "reason": str(error)}
-                continue
-            used = estimate(network, plan)
-            fits[name] = {"fits": True, **{k: v for k, v in used.items() if k != "parts"}}
+        for name, board in BOARDS.items():
+            # Boards of one device, clock and baud rate differ in their pins only.
+            site = (board.device.name, board.clock_hz, board.baud, "rx" in board.pins)
+            if site not in seen:
+                try:
+                    plan = make_plan(network, board=name)
+                except PlanError as error:
+                    seen[site] = {"fits": False, "reason": str(error)}
+                else:
+                    used = estimate(network, plan)
+                    seen[site] = {"fits": True, **{k: v for k, v in used.items() if k != "parts"}}
+            fits[name] = seen[site]
     if as_json:
         emit({**summarise(network), "boards": fits})
         return
@@ -89,7 +94,8 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
 
 @click.command("compile")
 @click.argument("model", type=click.Path())
-@click.option("--board", help="Board, see `xnorforge boards`.")
+@click.option("--board", help="Board, see `xnorforge boards`, or a board file (my.toml).")
+@click.option("--pins", help="Pins that are not the board's own, like rx=B2,tx=B3.")
 @click.option("--device", help="Bare device, for Verilog without pins.")
 @click.option("--fps", type=float, help="Images per second that the core must reach.")
 @click.option("--max", "maximum", is_flag=True, help="The fastest that fits.")
@@ -116,6 +122,7 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
 def compile_(
     model: str,
     board: str | None,
+    pins: str | None,
     device: str | None,
     fps: float | None,
     maximum: bool,
@@ -154,6 +161,7 @@ def compile_(
         raise click.UsageError("--seeds and --jobs belong to --clock max.")
     network = _load(model, input_scale, input_offset, pixel)
 
+    from xnorforge.gen.boards import read_pins
     from xnorforge.gen.bundle import compile_bundle
     from xnorforge.gen.planner import make_plan
 
@@ -161,6 +169,7 @@ def compile_(
         plan = make_plan(
             network,
             board=board,
+            pins=None if pins is None else read_pins(pins),
             device=device,
             fps=fps,
             goal="max" if maximum else "min" if minimum else "link",
