@@ -20,7 +20,7 @@ from xnorforge.gen.errors import ToolError
 from xnorforge.gen.tools import find_tool
 from xnorforge.sim.verilator import MODELS
 
-__all__ = ["CELL_MODELS", "CellModels", "UsedModels"]
+__all__ = ["CELL_MODELS", "CellModels", "UsedModels", "vendor_macros", "vendor_module"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class CellModels:
         }
         return UsedModels(
             tuple(sorted({ours[name] for name in names["own"]})),
-            "\n\n".join([_preamble(self.library), *(vendor[name] for name in names["vendor"])]),
+            "\n\n".join([vendor_macros(self.library), *(vendor[name] for name in names["vendor"])]),
             tuple(name for name in names["own"] if name != _SHARED),
             tuple(names["vendor"]),
             f"{tool.package} {tool.version}",
@@ -143,10 +143,15 @@ def _library(path: str) -> str:
     return re.sub(r"\bspecify\b.*?\bendspecify\b", "", text, flags=re.DOTALL)
 
 
-def _preamble(path: str) -> str:
+def vendor_macros(path: str) -> str:
     """The macros that come before a library's first module."""
     macros = re.split(r"^module\b", _library(path), maxsplit=1, flags=re.MULTILINE)[0]
     return f"`define NO_ICE40_DEFAULT_ASSIGNMENTS\n{macros}"
+
+
+def vendor_module(path: str, name: str) -> str:
+    """A module of yosys' library."""
+    return _modules(path)[name]
 
 
 def _text_of(file: Path, name: str) -> str:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.boards import baud_divisor, plan_board
 from xnorforge.gen.build_cache import StepCache, sha256
 from xnorforge.gen.build_flow import Flow, synthesis_step
@@ -35,14 +35,23 @@ from xnorforge.sim.reference import Result
 from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.errors import AcceleratorError
 
-__all__ = ["FoundNetlist", "NetlistModel", "find_netlist", "run_on_bench", "run_on_board"]
+__all__ = [
+    "LOADED_IMAGES",
+    "FoundNetlist",
+    "NetlistModel",
+    "NetlistRun",
+    "family_name",
+    "find_netlist",
+    "run_netlist",
+]
 
 # Of simulated time: a board answers within a millisecond.
 _TIMEOUT_S = 0.1
 _NEVER = 1 << 62
 _OPTIONS = ("--x-assign", "unique", "--x-initial", "unique")
 _LOAD_CYCLES = 40_000_000  # a longer second load is left out: minutes
-_LOADED_IMAGES = 20
+LOADED_IMAGES = 20
+"""Images that run again after a load over the link."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +72,16 @@ class FoundNetlist:
         return dict(sorted(counts.items()))
 
 
-def find_netlist(bundle: Bundle, *, progress: Progress | None = None) -> FoundNetlist:
+def find_netlist(
+    bundle: Bundle, verilog: Path | None = None, *, progress: Progress | None = None
+) -> FoundNetlist:
     """The netlist of the bundle's bitstream, or that which a build would make.
 
+    verilog: in place of the bundle's.
     Raises ToolError when synthesis fails, BundleError for Verilog of another board.
     """
-    plan, verilog = bundle.plan, bundle.path / "accelerator.v"
+    plan = bundle.plan
+    verilog = verilog or bundle.path / "accelerator.v"
     top = "xnorforge_core" if plan.board is None else "top"
     built = bundle.results / "build"
     if read_result(built) is not None and sha256(built / "accelerator.v") == sha256(verilog):
@@ -111,28 +124,48 @@ class NetlistModel:
         self._folder.cleanup()
 
 
-def run_on_board(
+@dataclass(frozen=True)
+class NetlistRun:
+    """results: by pass. notes: what was replaced or left out. core: of a bare device's core."""
+
+    results: dict[str, Result]
+    notes: tuple[str, ...]
+    core: CoreRun | None = None
+
+
+def family_name(bundle: Bundle) -> str:
+    """The family of the device that a bundle is for."""
+    return get_device(bundle.plan.device).family.name
+
+
+def run_netlist(
     bundle: Bundle,
     model: NetlistModel,
     images: np.ndarray,
     *,
     load: bytes | None = None,
+    loaded: bool = True,
     progress: Progress | None = None,
-) -> tuple[dict[str, Result], tuple[str, ...]]:
-    """The top behind the driver: results by pass, and notes.
+) -> NetlistRun:
+    """Run images on the netlist of a bundle, or on one with a fault.
 
-    Passes: "powered_up", on the weights that the netlist holds, and "loaded", after a load over
-    the link. load: another weight load; then only that pass runs. A driver that gives up leaves
-    its pass without results.
+    Passes: "powered_up", on the weights that the netlist holds, and "loaded", fewer images after a
+    load over the link (with `loaded`). load: another weight load; then only "loaded" runs, with
+    all images, as where the memories hold nothing at power-up. A driver that gives up leaves its
+    pass without results.
     """
+    fresh = not core_parts(bundle.network, bundle.plan).must_load
+    if bundle.plan.board is None:
+        return _on_bench(bundle, model, images, load, fresh, progress)
     plan = bundle.plan
     divisor = baud_divisor(plan.clock_hz, plan.baud)
-    needs_load = any(memory["kind"] == "spram" for memory in bundle.manifest["memories"])
-    size = len(load or (bundle.path / "weights.bin").read_bytes())
+    size = (bundle.path / "weights.bin").stat().st_size
     notes = ["the PLL was replaced by a model and the pins by a simulated UART"]
-    passes = {"powered_up": len(images), "loaded": min(len(images), _LOADED_IMAGES)}
-    if needs_load or load is not None:
+    passes = {"powered_up": len(images), "loaded": min(len(images), LOADED_IMAGES)}
+    if load is not None or not fresh:
         passes = {"loaded": len(images)}
+    elif not loaded or size == 0:
+        del passes["loaded"]
     elif size * 10 * divisor > _LOAD_CYCLES:
         del passes["loaded"]
         notes.append("no load over the link was made: it would take minutes")
@@ -152,10 +185,8 @@ def run_on_board(
                 results[name] = _drive(bundle, board, images[:count], name == "loaded", load)
             except AcceleratorError as error:
                 notes.append(f"{name}: the driver gave up: {error}")
-                results[name] = Result(
-                    np.zeros((0, bundle.network.classes), np.int64), np.zeros(0, np.int64)
-                )
-    return results, tuple(notes)
+                results[name] = _nothing(bundle)
+    return NetlistRun(results, tuple(notes))
 
 
 def _drive(
@@ -173,24 +204,34 @@ def _drive(
         return Result(*accelerator.results(images))
 
 
-def run_on_bench(
+def _on_bench(
     bundle: Bundle,
     model: NetlistModel,
     images: np.ndarray,
-    *,
-    load: bytes | None = None,
-    timeout_cycles: int,
-    progress: Progress | None = None,
-) -> Mapping[str, CoreRun]:
-    """The core alone under cocotb: the pass "core"."""
-    return run_core(
+    load: bytes | None,
+    fresh: bool,
+    progress: Progress | None,
+) -> NetlistRun:
+    """The core alone under cocotb; it is loaded only where it must be."""
+    name = "powered_up" if fresh and load is None else "loaded"
+    if not fresh and load is None:
+        load = (bundle.path / "weights.bin").read_bytes()
+    predicted = bundle.manifest["predicted"]
+    runs = run_core(
         model.sources,
         bundle.network,
         bundle.plan.lanes,
         images,
-        [CorePass("core", 0, len(images))],
+        [CorePass(name, 0, len(images))],
         load=load,
-        timeout_cycles=timeout_cycles,
+        timeout_cycles=20_000
+        + 4 * int(predicted["first_output_cycles"] + predicted["interval_cycles"]),
         options=_OPTIONS,
         progress=progress,
     )
+    note = "the core alone was run: the bundle is for a bare device, without a top"
+    return NetlistRun({name: runs[name].result}, (note,), runs[name])
+
+
+def _nothing(bundle: Bundle) -> Result:
+    return Result(np.zeros((0, bundle.network.classes), np.int64), np.zeros(0, np.int64))

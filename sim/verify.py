@@ -4,6 +4,8 @@
     reference   the bundle's network in the compiled executor  = plain NumPy (= golden scores)
     rtl         accelerator.v: core under Verilator, all images = the executor; its cycles = the
                 cycle model; the complete top behind the real driver, some images = the executor
+    netlist     the mapped netlist that place and route takes: the complete top behind the real
+                driver, all images, as it powers up and after a load = the executor
 
 Nothing is shared between the two sides of a comparison but the bundle: the expected scores come
 from `network.npz`, the circuit holds `accelerator.v` and `weights.bin`.
@@ -29,12 +31,20 @@ from xnorforge.sim.board import VirtualBoard
 from xnorforge.sim.compare import Comparison, compare
 from xnorforge.sim.core_run import CorePass, CoreRun, run_core
 from xnorforge.sim.faults import Fault
+from xnorforge.sim.netlist_faults import NetlistFault
+from xnorforge.sim.netlist_level import (
+    LOADED_IMAGES,
+    NetlistModel,
+    family_name,
+    find_netlist,
+    run_netlist,
+)
 from xnorforge.sim.reference import Executor, Result
 from xnorforge.sw.driver import Accelerator
 
 __all__ = ["LEVELS", "CycleCheck", "VerifyReport", "verify"]
 
-LEVELS = ("reference", "rtl")
+LEVELS = ("reference", "rtl", "netlist")
 
 _STALLED_IMAGES = 100
 _IDLE, _STALL = 0.3, 0.4  # shares of cycles in the stalled pass
@@ -75,6 +85,8 @@ class VerifyReport:
     """What a level found. comparisons: by name, in the order they were made.
 
     notes: what was replaced or left out. fault: the planted fault's description, if any.
+    netlist: of level "netlist", "sha256" of the file, "in_bitstream" (results/build was made from
+    this very file), and how many "cells" there are of each type.
     """
 
     level: str
@@ -84,6 +96,7 @@ class VerifyReport:
     accuracy: float | None = None
     fault: str | None = None
     notes: tuple[str, ...] = ()
+    netlist: dict[str, Any] | None = None
     seconds: float = 0.0
     tools: dict[str, str] = field(default_factory=dict)
 
@@ -103,6 +116,9 @@ class VerifyReport:
         lines = [f"{name}: {item}" for name, item in self.comparisons.items()]
         if self.cycles is not None:
             lines.append(str(self.cycles))
+        if self.netlist is not None:
+            which = "the bitstream's" if self.netlist["in_bitstream"] else "no bitstream yet"
+            lines.append(f"netlist: SHA-256 {self.netlist['sha256']}, {which}")
         if self.accuracy is not None:
             lines.append(f"accuracy: {100 * self.accuracy:.2f} % of {self.images} images")
         if self.fault is not None:
@@ -124,7 +140,7 @@ def verify(
     images: np.ndarray,
     labels: np.ndarray | None = None,
     golden: np.ndarray | None = None,
-    fault: Fault | None = None,
+    fault: Fault | NetlistFault | None = None,
     shell_images: int = 20,
     stalls: bool = True,
     progress: Progress | None = None,
@@ -133,8 +149,9 @@ def verify(
 
     level: one of LEVELS. labels: for the accuracy. golden: scores (N, classes) from elsewhere
     that must come out too. fault: planted in what is under test, which must then be found out
-    (no report is written). shell_images: how many go through the complete top and the driver.
-    stalls: also run the core with random gaps and back-pressure.
+    (no report is written); a NetlistFault only at level "netlist". shell_images: how many go
+    through the complete top and the driver at level "rtl". stalls: also run the core with random
+    gaps and back-pressure there.
 
     Raises BundleError for a changed bundle, ModelError for images that do not fit, ToolError.
     """
@@ -151,6 +168,8 @@ def verify(
     wanted_shape = (len(images), bundle.network.classes)
     if golden is not None and np.shape(golden) != wanted_shape:
         raise UserError(f"Golden scores must be {wanted_shape}, not {np.shape(golden)}")
+    if isinstance(fault, NetlistFault) and level != "netlist":
+        raise UserError(f"A fault of the netlist is not in what level {level} runs")
     if progress is not None:
         progress(f"running {len(images)} images through the reference executor")
     expected = Executor(bundle.network).run(images)
@@ -159,8 +178,9 @@ def verify(
     cycles = None
     tools: dict[str, str] = {}
 
+    netlist: dict[str, Any] | None = None
     under_test = expected
-    if fault is not None and level == "reference":
+    if isinstance(fault, Fault) and level == "reference":
         under_test = Executor(fault.network).run(images)
     comparisons["reference"] = compare(_plain(bundle, images), under_test)
     if golden is not None:
@@ -168,7 +188,7 @@ def verify(
         wanted = Result(scores, bundle.network.head.label(scores))
         comparisons["golden"] = compare(wanted, under_test)
     got = under_test
-    if level == "rtl":
+    if level == "rtl" and not isinstance(fault, NetlistFault):
         with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
             verilog, load = _under_test(bundle, fault, Path(folder))
             runs = _core(bundle, verilog, images, load, stalls, progress)
@@ -181,7 +201,12 @@ def verify(
         cycles = _cycles(bundle, runs["core"])
         if found is not None:
             comparisons["shell"] = compare(_part(expected, shell_images), found)
-        tools = {name: find_tool(name).version for name in ("verilator",)}
+        tools = _versions("verilator")
+    elif level == "netlist":
+        run = _Mapped(bundle, images, fault, progress)
+        comparisons |= run.comparisons(expected)
+        netlist, notes, cycles, got = run.netlist, run.notes, run.cycles, run.result
+        tools = _versions("yosys", "verilator")
     accuracy = None
     if labels is not None and len(got.labels) == len(labels):
         accuracy = float((got.labels == np.asarray(labels)).mean())
@@ -193,6 +218,7 @@ def verify(
         accuracy=accuracy,
         fault=None if fault is None else fault.description,
         notes=notes,
+        netlist=netlist,
         seconds=time.monotonic() - started,
         tools=tools,
     )
@@ -214,6 +240,58 @@ def _plain(bundle: Bundle, images: np.ndarray) -> Result:
     ]
     scores = np.concatenate([part.scores for part in parts])
     return Result(scores, np.concatenate([part.labels for part in parts]))
+
+
+def _versions(*names: str) -> dict[str, str]:
+    return {name: find_tool(name).version for name in names}
+
+
+class _Mapped:
+    """The run of level "netlist"."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        images: np.ndarray,
+        fault: Fault | NetlistFault | None,
+        progress: Progress | None,
+    ) -> None:
+        planted = fault if isinstance(fault, Fault) else None
+        with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
+            verilog, load = _under_test(bundle, planted, Path(folder))
+            found = find_netlist(bundle, verilog, progress=progress)
+        mapped = found.netlist
+        if isinstance(fault, NetlistFault):
+            mapped = fault.apply(mapped)
+        with NetlistModel(mapped, family_name(bundle)) as model:
+            self._run = run_netlist(
+                bundle, model, images, load=None if planted is None else load, progress=progress
+            )
+            self.notes = (str(model.models), *self._run.notes)
+        self.netlist = {
+            "sha256": found.sha256,
+            "in_bitstream": found.in_bitstream,
+            "cells": found.cells,
+        }
+        core = self._run.core
+        self.cycles = None if core is None or len(images) < 2 else _cycles(bundle, core)
+
+    def comparisons(self, expected: Result) -> dict[str, Comparison]:
+        """By pass; one of fewer images is held against as many."""
+        found = {}
+        for name, result in self._run.results.items():
+            count = len(expected.labels) if name == self._first else LOADED_IMAGES
+            found[name] = compare(_part(expected, count), result)
+        return found
+
+    @property
+    def result(self) -> Result:
+        """Of all images."""
+        return self._run.results[self._first]
+
+    @property
+    def _first(self) -> str:
+        return next(iter(self._run.results))
 
 
 def _part(result: Result, count: int) -> Result:
@@ -251,7 +329,7 @@ def _core(
     predicted = bundle.manifest["predicted"]
     timeout = 20_000 + 4 * int(predicted["first_output_cycles"] + predicted["interval_cycles"])
     return run_core(
-        verilog,
+        [verilog],
         bundle.network,
         bundle.plan.lanes,
         images,
