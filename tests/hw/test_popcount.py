@@ -57,7 +57,7 @@ def assert_counts(config: PopcountConfig, words: list[int], shown: list[int]) ->
     assert shown[latency:] == [config.reference(w) for w in words[: len(words) - latency]]
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(configs, st.randoms(use_true_random=False))
 def test_count_equals_reference(config, rng):
     words = edge_words(config.width) + [rng.getrandbits(config.width) for _ in range(20)]
@@ -159,7 +159,9 @@ def random_words(width: int, count: int) -> list[int]:
     return edge_words(width) + [rng.getrandbits(width) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("family", "structure"), [("ice40", "carry"), ("ecp5", "lut")])
+@pytest.mark.parametrize(
+    ("family", "structure"), [("ice40", "carry"), ("ecp5", "pairs"), ("gowin", "pairs")]
+)
 def test_netlist_equals_reference(family, structure, tmp_path):
     config = PopcountConfig(24, structure, "half")
     words = random_words(24, 200)
@@ -175,7 +177,8 @@ def test_netlist_check_catches_a_dropped_bit(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "structure"), [("ice40", "carry"), ("ecp5", "lut")])
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
+@pytest.mark.parametrize("structure", ["carry", "pairs"])
 def test_netlist_of_256_bits_equals_reference(family, structure, tmp_path):
     config = PopcountConfig(256, structure, "none")
     words = random_words(256, 100)
@@ -183,7 +186,7 @@ def test_netlist_of_256_bits_equals_reference(family, structure, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["ice40", "ecp5"])
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("pipeline", ["none", "half", "full"])
 @pytest.mark.parametrize("width", [1, 64, 100])

@@ -221,6 +221,7 @@ def test_planted_fault_is_caught(fault):
     [
         ("ice40", PeConfig(simd=8, acc_width=12)),
         ("ecp5", PeConfig(simd=5, acc_width=20, bits=3, planes=2, structure="lut")),
+        ("gowin", PeConfig(simd=16, acc_width=12, structure="pairs", pipeline="half")),
     ],
 )
 def test_netlist_equals_reference(family, config, tmp_path):
@@ -229,7 +230,7 @@ def test_netlist_equals_reference(family, config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["ice40", "ecp5"])
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("pipeline", ["output", "half"])
 @pytest.mark.parametrize(("simd", "bits", "planes"), [(128, 1, 1), (32, 8, 2), (9, 8, 3)])
