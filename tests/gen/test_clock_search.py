@@ -72,7 +72,7 @@ def above(clock_hz):
     return min(clock for clock in CLOCKS if clock >= clock_hz * (1 + STEP))
 
 
-@pytest.mark.parametrize("fmax", [17.3, 29.0, 30.0, 42.7, 61.4, 99.1])
+@pytest.mark.parametrize("fmax", [17.3, 30.0, 42.7, 99.1])
 def test_answer_is_the_highest_setting_below_fmax_and_the_next_fails(search, fake_tools, fmax):
     fake_tools.plan({"fmax": fmax - 1.5}, s3={"fmax": fmax})
     found = search(seeds=(1, 2, 3))

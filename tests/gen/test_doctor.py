@@ -109,6 +109,7 @@ def examined(machine, **without):
     return found, works, checks
 
 
+@pytest.mark.slow
 def test_whole_machine_has_no_package_missing(machine):
     found, works, checks = examined(machine)
     assert all(check["ok"] for check in checks.values() if check["area"] in ("packages", "system"))
@@ -150,6 +151,7 @@ def test_missing_extra_names_one_command_and_what_still_works(machine, extra, go
     assert "compile a model to Verilog" in left
 
 
+@pytest.mark.slow
 def test_base_install_alone_compiles_and_drives_boards(machine):
     packages = [*distributions("build"), *distributions("sim"), *distributions("train")]
     found, works, _ = examined(machine, packages=packages)
