@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 from amaranth.hdl import Cat
 
-from xnorforge.gen.assembly import Core, CoreParts, core_parts
+from xnorforge.gen.assembly import Core, CoreParts, core_parts, weights_load
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
 from xnorforge.gen.plan import LayerPlan, Plan
 from xnorforge.sim.bench import Monitor, Sink, Source, run
@@ -26,7 +26,11 @@ __all__ = ["CoreRun", "image_beats", "random_case", "random_network", "simulate_
 
 @dataclass(frozen=True)
 class CoreRun:
-    """What went in and out of a simulated core, and when (cycle 0 = first clock edge)."""
+    """What went in and out of a simulated core, and when.
+
+    Cycle 0 ends with the first clock edge, of a core that must be loaded with the first in which
+    its model is valid.
+    """
 
     image_times: list[int]
     result_times: list[int]
@@ -74,7 +78,8 @@ def random_case(seed: int) -> tuple[Network, Plan]:
     kind = rng.choice(["bit", "bit", "uint", "int"])
     bits = 1 if kind == "bit" else rng.randint(2, 8)
     network = random_network(rng, sizes=sizes, kind=kind, bits=bits)
-    family = rng.choice(["ice40", "ecp5"])
+    family = rng.choice(["ice40", "ecp5", "gowin"])
+    weight_kinds = ["block", "lut", "const"] + ["spram"] * (family == "ice40")
     layers = []
     for layer in network.layers:
         layers.append(
@@ -88,8 +93,8 @@ def random_case(seed: int) -> tuple[Network, Plan]:
                 pe=rng.randint(1, layer.rows),
                 simd=rng.randint(1, layer.columns),
                 pl=rng.randint(1, layer.source.bits),
-                weight_store=rng.choice(["block", "lut"]),
-                preset_store=rng.choice(["block", "lut"]),
+                weight_store=rng.choice(weight_kinds),
+                preset_store=rng.choice(["block", "lut", "const"]),
                 buffer_store=rng.choice(["block", "lut"]),
             )
         )
@@ -151,7 +156,18 @@ def simulate_core(
     )
     source = Source(image, image_beats(network, plan.lanes, values), idle=idle)
     sink = Sink(result, len(values) * network.classes, stall=stall)
-    run(core, [source, sink, Monitor(result, "result")], bound, reset=reset)
+    load = weights_load(parts) if parts.must_load else b""
+
+    async def load_weights(ctx):
+        for index, byte in enumerate(load):
+            ctx.set(core.config_data, byte)
+            ctx.set(core.config_first, index == 0)
+            ctx.set(core.config_valid, 1)
+            await ctx.tick()
+        ctx.set(core.config_valid, 0)
+
+    run(core, [source, sink, Monitor(result, "result"), load_weights], bound, reset=reset)
+    start = source.times[0] if load else 0
     score_bits = parts.head.score_bits
     scores, labels = [], []
     for n, word in enumerate(sink.received):
@@ -163,8 +179,8 @@ def simulate_core(
         if last:
             labels.append((word >> score_bits) & 0xFFFF)
     return CoreRun(
-        source.times,
-        sink.times,
+        [time - start for time in source.times],
+        [time - start for time in sink.times],
         np.array(scores).reshape(len(values), network.classes),
         np.array(labels),
     )
