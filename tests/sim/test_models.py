@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
 import pytest
 
+from xnorforge.gen.devices import FAMILIES
+from xnorforge.gen.tools import run_tool
+from xnorforge.sim import cell_models
 from xnorforge.sim.block_ram import BlockRam, Port, Request
+from xnorforge.sim.cell_models import CELL_MODELS
+from xnorforge.sim.netlist_verilog import MappedNetlist
 from xnorforge.sim.vectors import pack_fields, run_vectors, unpack_fields
 from xnorforge.sim.verilator import MODELS
 
@@ -270,3 +276,236 @@ def test_gowin_block_rams_do_what_the_data_sheet_says(tmp_path, kind):
         ]
         cells += [("DPX9B", widths) for widths in product(nine[:2], nine[:2])] * 2
     check_rams(tmp_path, cells, [MODELS / "gowin" / "bram.v"], 2)
+
+
+# --- against yosys -------------------------------------------------------------------------------
+
+SOURCES = {
+    # (name, width, depth): how it is written; `old`, `new`, `kept` say what a read during a write
+    # of the same word gives, `never` that none happens.
+    "old": "if (we) memory[wa] <= wd; if (re) q <= memory[ra];",
+    "never": "if (we) memory[wa] <= wd; if (!we) q <= memory[ra];",
+    "one_old": "if (we) memory[wa] <= wd; if (re) q <= memory[wa];",
+    "one_kept": "if (we) memory[wa] <= wd; else if (re) q <= memory[wa];",
+    "one_new": "if (we) memory[wa] <= wd; if (re) q <= we ? wd : memory[wa];",
+}
+SHAPES = [
+    ("old", 16, 256),
+    ("never", 36, 512),
+    ("never", 9, 2048),
+    ("never", 2, 2048),
+    ("old", 5, 700),
+    ("never", 1, 4096),
+    ("one_old", 8, 512),
+    ("one_kept", 20, 512),
+    ("one_new", 4, 1024),
+]
+
+
+BLOCK_RAMS = {
+    "ice40": {"SB_RAM40_4K", "SB_SPRAM256KA"},
+    "ecp5": {"DP16KD"},
+    "gowin": {"SDPX9B", "DPB", "DPX9B", "SP", "SPX9"},
+}
+
+
+def memory_source(rng, index, kind, width, depth, style="block"):
+    """A small memory in Verilog, with initial contents but in SPRAM."""
+    bits = int(depth - 1).bit_length()
+    words = [f"memory[{a}] = {width}'d{int(rng.integers(0, 1 << width))};" for a in range(64)]
+    return f"""
+module memory_{index} (input clk, input we, input re, input [13:0] wide_wa,
+    input [13:0] wide_ra, input [39:0] wide_wd, output reg [{width - 1}:0] q);
+  (* ram_style = "{style}" *) reg [{width - 1}:0] memory [0:{depth - 1}];
+  wire [{bits - 1}:0] wa = wide_wa, ra = wide_ra;
+  wire [{width - 1}:0] wd = wide_wd;
+  {"" if style == "huge" else "initial begin " + " ".join(words) + " end"}
+  always @(posedge clk) begin {SOURCES[kind]} end
+endmodule"""
+
+
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
+def test_mapped_memories_do_what_their_source_says(tmp_path, family):
+    rng = np.random.default_rng(4)
+    shapes = [(*shape, "block") for shape in SHAPES]
+    if family == "ice40":
+        shapes.append(("one_kept", 16, 16384, "huge"))
+    total = max(sum(width for _, width, _, _ in shapes), 65)
+    low, pins = 0, []
+    for index, (_, width, _, _) in enumerate(shapes):
+        ports = ", ".join(f".{name}({name})" for name in ("clk", "we", "re"))
+        pins.append(
+            f"memory_{index} memory_{index} ({ports}, .wide_wa(wa), .wide_ra(ra), .wide_wd(wd),"
+            f" .q(q[{low + width - 1}:{low}]));"
+        )
+        low += width
+    sources = [memory_source(rng, index, *shape) for index, shape in enumerate(shapes)]
+    head = "(input clk, input we, input re, input [13:0] wa, input [13:0] ra, input [39:0] wd,"
+    plain = f"module plain {head} output [{total - 1}:0] q);\n" + "\n".join(pins) + "\nendmodule"
+    text = "\n".join([*sources, plain]) + "\n"
+    (tmp_path / "plain.v").write_text(text)
+    (tmp_path / "source.v").write_text(text.replace("module plain", "module mapped"))
+    item = FAMILIES[family]
+    options = {"ice40": "-device u", "gowin": "-noiopads"}.get(family, "")
+    (tmp_path / "map.ys").write_text(
+        f"read_verilog source.v\n{' '.join(item.synthesis)} {options} -top mapped\n"
+        "write_json netlist.json\n"
+    )
+    run_tool("yosys", ["map.ys"], cwd=tmp_path, log=tmp_path / "map.log")
+    netlist = MappedNetlist.read(tmp_path / "netlist.json", "mapped")
+    models = CELL_MODELS[family].used(netlist.cell_types)
+    assert BLOCK_RAMS[family] <= netlist.cell_types
+    (tmp_path / "mapped.v").write_text(netlist.verilog())
+    (tmp_path / "cells.v").write_text(models.vendor_text)
+    (tmp_path / "bench.v").write_text(
+        f"module bench (input clk, input [69:0] stimulus, output [{2 * total - 1}:0] response);\n"
+        + "\n".join(
+            f"{name} {name} (.clk(clk), .we(stimulus[0]), .re(stimulus[1]), .wa(stimulus[15:2]),"
+            f" .ra(stimulus[29:16]), .wd(stimulus[69:30]), .q(response[{low + total - 1}:{low}]));"
+            for name, low in (("plain", 0), ("mapped", total))
+        )
+        + "\nendmodule\n"
+    )
+    cycles = 2000
+    write = rng.random(cycles) < 0.4
+    write[:64] = True
+    at = rng.integers(0, 64, cycles)
+    at[:64] = np.arange(64)  # all words that are used are written once
+    again = np.where(rng.random(cycles) < 0.3, at, rng.integers(0, 64, cycles))
+    again[64:] = np.where(rng.random(cycles - 64) < 0.3, at[63:-1], again[64:])
+    read = rng.random(cycles) < 0.8
+    data = rng.integers(0, 1 << 40, cycles)
+    stimulus = pack_fields([(write, 1), (read, 1), (at, 14), (again, 14), (data, 40)])
+    files = [tmp_path / name for name in ("bench.v", "plain.v", "mapped.v", "cells.v")]
+    _, after = run_vectors([*files, *models.files], "bench", stimulus, 2 * total)
+    plain_bits, mapped_bits = after[70:, :low], after[70:, total : total + low]
+    assert plain_bits.any() and plain_bits.shape == mapped_bits.shape
+    start = 0
+    for shape in shapes:
+        part = slice(start, start + shape[1])
+        differ = (plain_bits[:, part] != mapped_bits[:, part]).any(axis=1)
+        if shape[3] == "huge":  # yosys' model gives anything after a write
+            differ &= (read & ~write)[70:]
+        assert not differ.any(), (family, shape, np.flatnonzero(differ)[:5])
+        start += shape[1]
+
+
+def test_initial_contents_of_mapped_memories_are_read(tmp_path):
+    """What a memory powers up with, in each family: read before anything is written."""
+    rng = np.random.default_rng(6)
+    for family in FAMILIES:
+        folder = tmp_path / family
+        folder.mkdir()
+        (folder / "source.v").write_text(memory_source(rng, 0, "never", 12, 300))
+        options = {"ice40": "-device u", "gowin": "-noiopads"}.get(family, "")
+        (folder / "map.ys").write_text(
+            f"read_verilog source.v\n{' '.join(FAMILIES[family].synthesis)} {options} "
+            "-top memory_0\nwrite_json netlist.json\n"
+        )
+        run_tool("yosys", ["map.ys"], cwd=folder, log=folder / "map.log")
+        netlist = MappedNetlist.read(folder / "netlist.json", "memory_0")
+        models = CELL_MODELS[family].used(netlist.cell_types)
+        (folder / "mapped.v").write_text(netlist.verilog())
+        (folder / "cells.v").write_text(models.vendor_text)
+        (folder / "bench.v").write_text(
+            "module bench (input clk, input [64:0] stimulus, output [64:0] response);\n"
+            "memory_0 m (.clk(clk), .we(1'b0), .re(1'b1), .wide_wa(14'h0), .wide_wd(40'h0),"
+            " .wide_ra(stimulus[13:0]), .q(response[11:0]));\nassign response[64:12] = 0;\n"
+            "endmodule\n"
+        )
+        at = np.arange(64)
+        stimulus = pack_fields([(at, 14), (at * 0, 51)])
+        files = [folder / name for name in ("bench.v", "mapped.v", "cells.v")]
+        _, after = run_vectors([*files, *models.files], "bench", stimulus, 65)
+        text = (folder / "source.v").read_text()
+        wanted = [int(word) for word in re.findall(r"= 12'd(\d+);", text)]
+        assert list(unpack_fields(after, [12])[0]) == wanted
+
+
+LUTS = {
+    "ice40": [("SB_LUT4", "LUT_INIT", 4, ("I0", "I1", "I2", "I3"), "O")],
+    "ecp5": [("LUT4", "INIT", 4, tuple("ABCD"), "Z"), ("LUT2", "INIT", 2, tuple("AB"), "Z")],
+    "gowin": [(f"LUT{n}", "INIT", n, tuple(f"I{i}" for i in range(n)), "F") for n in range(1, 5)],
+}
+
+
+@pytest.mark.parametrize("family", LUTS)
+def test_our_look_up_tables_are_the_vendors(tmp_path, family):
+    """All inputs of some tables in both models; the vendor's is named vendor_..."""
+    rng = np.random.default_rng(9)
+    lines, text, count = [], "", 0
+    for name, parameter, inputs, pins, out in LUTS[family]:
+        vendor = cell_models.vendor_module(CELL_MODELS[family].library, name)
+        text += vendor.replace(name, f"vendor_{name}", 1) + "\n"
+        for _ in range(20):
+            table = int(rng.integers(0, 1 << (1 << inputs)))
+            ports = ", ".join(f".{pin}(stimulus[{i}])" for i, pin in enumerate(pins))
+            for prefix in ("", "vendor_"):
+                lines.append(
+                    f"{prefix}{name} #(.{parameter}({1 << inputs}'d{table})) c{count} "
+                    f"({ports}, .{out}(response[{count}]));"
+                )
+                count += 1
+    (tmp_path / "vendor.v").write_text(
+        cell_models.vendor_macros(CELL_MODELS[family].library) + text
+    )
+    (tmp_path / "bench.v").write_text(
+        f"module bench (input clk, input [64:0] stimulus, output [{count + 64}:0] response);\n"
+        + "\n".join(lines)
+        + f"\nassign response[{count + 64}:{count}] = 0;\nendmodule\n"
+    )
+    stimulus = pack_fields([(np.arange(16), 4), (np.zeros(16), 61)])
+    own = CELL_MODELS[family].used([name for name, *_ in LUTS[family]])
+    assert own.vendor == ()
+    files = [tmp_path / "bench.v", tmp_path / "vendor.v", *own.files]
+    _, after = run_vectors(files, "bench", stimulus, count + 65)
+    assert (after[:, 0:count:2] == after[:, 1:count:2]).all()
+    assert after[:, 0:count:2].any()
+
+
+def test_plls_pass_the_clock_on_and_lock_after_8_cycles(tmp_path):
+    plls = {
+        "SB_PLL40_CORE": ("REFERENCECLK", "PLLOUTGLOBAL", ".RESETB(1'b1), .BYPASS(1'b0)"),
+        "SB_PLL40_PAD": ("PACKAGEPIN", "PLLOUTGLOBAL", ".RESETB(1'b1), .BYPASS(1'b0)"),
+        "EHXPLLL": ("CLKI", "CLKOP", ".RST(1'b0)"),
+        "rPLL": ("CLKIN", "CLKOUT", ".RESET(1'b0), .RESET_P(1'b0)"),
+    }
+    lines = [
+        f"{name} p{i} (.{clock}(clk), {pins}, .{out}(response[{2 * i}]), "
+        f".LOCK(response[{2 * i + 1}]));"
+        for i, (name, (clock, out, pins)) in enumerate(plls.items())
+    ]
+    (tmp_path / "bench.v").write_text(
+        "module bench (input clk, input [64:0] stimulus, output [64:0] response);\n"
+        + "\n".join(lines)
+        + "\nassign response[64:8] = 0;\nendmodule\n"
+    )
+    files = [tmp_path / "bench.v", *sorted(MODELS.glob("*pll*.v"))]
+    before, after = run_vectors(files, "bench", np.zeros((20, 65), np.uint8), 65)
+    for i in range(len(plls)):
+        assert not before[:, 2 * i].any() and after[:, 2 * i].all()
+        assert list(after[:, 2 * i + 1]) == [0] * 7 + [1] * 13
+
+
+def test_ecp5_flip_flops_power_up_as_told(tmp_path):
+    """yosys' TRELLIS_FF takes its first value from a parameter, through wires."""
+    (tmp_path / "bench.v").write_text(
+        "module bench (input clk, input [64:0] stimulus, output [64:0] response);\n"
+        + "\n".join(
+            f'TRELLIS_FF #(.REGSET("{value}"), .CEMUX("CE"), .SRMODE("{mode}")) c{i} (.CLK(clk),'
+            f" .CE(stimulus[0]), .LSR(stimulus[1]), .DI(stimulus[2]), .Q(response[{i}]));"
+            for i, (value, mode) in enumerate(product(("RESET", "SET"), ("LSR_OVER_CE", "ASYNC")))
+        )
+        + "\nassign response[64:4] = 0;\nendmodule\n"
+    )
+    models = CELL_MODELS["ecp5"].used(["TRELLIS_FF"])
+    (tmp_path / "cells.v").write_text(models.vendor_text)
+    enable, reset, data = [0, 0, 1, 1, 0, 1, 0], [0, 0, 0, 0, 0, 0, 1], [1, 0, 0, 1, 0, 0, 1]
+    stimulus = pack_fields(
+        [(np.array(enable), 1), (np.array(reset), 1), (np.array(data), 1), (np.zeros(7), 62)]
+    )
+    files = [tmp_path / "bench.v", tmp_path / "cells.v"]
+    before, after = run_vectors(files, "bench", stimulus, 65)
+    for i, (first, asynchronous) in enumerate(product((0, 1), (False, True))):
+        assert list(after[:, i]) == [first, first, 0, 1, 1, 0, first]
+        assert list(before[:, i]) == [first, first, first, 0, 1, 1, first if asynchronous else 0]
