@@ -32,6 +32,7 @@ from xnorforge.gen.constraints import (
     place_and_route_args,
     read_netlist,
     read_timing,
+    refuse_pin,
 )
 from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError, ToolError
@@ -55,8 +56,8 @@ __all__ = [
 DEFAULT_SEEDS = tuple(range(1, 9))
 MAX_SEED = 2**31 - 1  # nextpnr keeps it in an int
 
-# What one nextpnr of the largest design seen takes (docs/boards.md), and a margin.
-_JOB_BYTES = 1_500_000_000
+# What one nextpnr may take: 0.45 GB for 6,300 cells of an ECP5-85F (docs/boards.md), and a margin.
+_JOB_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -264,9 +265,10 @@ class Flow:
             ) from error
 
     def _refuse_overfull(self, log: str) -> None:
-        """Raise PlanError when the packed design has more of some cell than the device."""
+        """Raise PlanError when the device lacks a pin, or has less of some cell than packed."""
         path = self.logs / log
         text = path.read_text(errors="replace") if path.is_file() else ""
+        refuse_pin(self.board, text)
         for cell, used, available in re.findall(r"(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", text):
             if int(used) > int(available):
                 raise PlanError(

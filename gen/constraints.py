@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.boards import Board
-from xnorforge.gen.errors import BundleError, ToolError
+from xnorforge.gen.errors import BundleError, PlanError, ToolError
 from xnorforge.hw.pll import PLL_KINDS, PllConfig
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "place_and_route_args",
     "read_netlist",
     "read_timing",
+    "refuse_pin",
 ]
 
 # Ports of the primitives that carry the clock that the design runs on.
@@ -161,6 +162,26 @@ def place_and_route_args(board: Board) -> list[str]:
         *("--package", board.package, *speed),
         *(f"--{suffix[1:]}", f"constraints{suffix}"),
     ]
+
+
+# How each nextpnr says that a package has no such pin.
+_NO_PIN = re.compile(
+    r"package does not have a pin named '(\w+)'"
+    r"|constrained to pin '(\w+)', which does not exist"
+    r"|ERROR: Pin (\w+) not found"
+)
+
+
+def refuse_pin(board: Board, log: str) -> None:
+    """Raises PlanError where nextpnr's output says that the package lacks a pin."""
+    found = _NO_PIN.search(log)
+    if found:
+        site = next(filter(None, found.groups()))
+        ports = [port for port, pin in board.pins.items() if pin.site == site]
+        raise PlanError(
+            f"Board {board.name}: package {board.package} of {board.device.name} has no pin "
+            f"{site!r}, which {' and '.join(ports)} should be on; choose another one"
+        )
 
 
 def pack_args(board: Board, routed: str, bitstream: str) -> list[str]:

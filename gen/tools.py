@@ -13,6 +13,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -233,6 +234,9 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
+_SUMMARY = re.compile(r"\d+ warnings?, \d+ errors?")
+
+
 def _last_error(log: Path, status: int) -> str:
     if status < 0:
         name = signal.Signals(-status).name
@@ -240,6 +244,11 @@ def _last_error(log: Path, status: int) -> str:
             " (by hand, or out of memory)" if name == "SIGKILL" else ""
         )
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not _SUMMARY.fullmatch(line)]
+    # nextpnr says what is wrong first, and then what it could not do for that reason.
+    for line in lines:
+        if line.startswith("ERROR:"):
+            return line
     for word in ("error", "fail"):
         for line in reversed(lines):
             if word in line.lower():
