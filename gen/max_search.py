@@ -79,6 +79,16 @@ class MaxSearch:
     def plan(self) -> Plan:
         return self.best.plan
 
+    @property
+    def seed(self) -> int:
+        """The placement seed that the fastest plan closed with."""
+        assert self.best.result is not None
+        return self.best.result.seed
+
+    def __str__(self) -> str:
+        step = f"one step up, {self.above}" if self.above else "no fold is faster"
+        return f"{self.best}; {step}"
+
     def to_json(self) -> dict[str, Any]:
         return {
             "best": self.best.to_json(),

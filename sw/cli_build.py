@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +19,7 @@ __all__ = [
     "ClockType",
     "build",
     "fastest",
+    "fastest_plan",
     "jobs_option",
     "print_search",
     "resumable",
@@ -169,6 +172,32 @@ def fastest(
             f"or plan for that clock with --clock {found.clock_hz / 1e6:g}"
         )
     return found
+
+
+def fastest_plan(
+    network: Any,
+    board: str | None,
+    say: Steps,
+    *,
+    seeds: tuple[int, ...] | None,
+    jobs: int | None,
+    settings: dict[str, Any],
+) -> Any:
+    """The search of `compile --max --prove`."""
+    from xnorforge.gen.build_flow import DEFAULT_SEEDS
+    from xnorforge.gen.max_search import fastest_build
+
+    with resumable(), tempfile.TemporaryDirectory(prefix="xnorforge-max-") as folder:
+        return fastest_build(
+            network,
+            str(board),
+            Path(folder),
+            seeds=seeds or DEFAULT_SEEDS,
+            jobs=jobs,
+            progress=say,
+            attempted=lambda attempt: say.note(str(attempt)),
+            **settings,
+        )
 
 
 def print_search(found: Any) -> None:

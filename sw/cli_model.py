@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from xnorforge.gen.errors import PlanError
-from xnorforge.sw.cli_build import ClockType, fastest, jobs_option, print_search, seeds_option
+from xnorforge.sw.cli_build import (
+    ClockType,
+    fastest,
+    fastest_plan,
+    jobs_option,
+    print_search,
+    seeds_option,
+)
 from xnorforge.sw.cli_output import console, emit, json_option, steps, table
 
 __all__ = ["compile_", "inspect", "train", "verify"]
@@ -99,6 +106,11 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
 @click.option("--device", help="Bare device, for Verilog without pins.")
 @click.option("--fps", type=float, help="Images per second that the core must reach.")
 @click.option("--max", "maximum", is_flag=True, help="The fastest that fits.")
+@click.option(
+    "--prove",
+    is_flag=True,
+    help="With --max: by builds, until one plan builds and the next faster one does not.",
+)
 @click.option("--min", "minimum", is_flag=True, help="The smallest.")
 @click.option("--folding", type=click.Path(), help='JSON: {layer: {"pe": 4, "simd": 49, ...}}.')
 @click.option(
@@ -126,6 +138,7 @@ def compile_(
     device: str | None,
     fps: float | None,
     maximum: bool,
+    prove: bool,
     minimum: bool,
     folding: str | None,
     constant: bool,
@@ -143,8 +156,9 @@ def compile_(
     """Turn a model into a bundle: plan, Verilog, weights, manifest.
 
     Without --fps, --max or --min: the smallest design that keeps the link busy.
-    With --clock max the design is placed and routed for one clock after the other (--seeds and
-    --jobs are about that), and its bitstream comes with the bundle.
+    With --clock max the design is placed and routed for one clock after the other, with --max
+    --prove one plan after the other (--seeds and --jobs are about that); the bitstream comes with
+    the bundle.
 
     \b
     xnorforge compile model.onnx --board ulx3s-85f --fps 1000000 -o build/net
@@ -157,29 +171,33 @@ def compile_(
         raise click.UsageError("Give either --board or --device.")
     if clock == "max" and board is None:
         raise click.UsageError("--clock max needs a --board: a bare device has no pins.")
-    if clock != "max" and (seeds or jobs):
-        raise click.UsageError("--seeds and --jobs belong to --clock max.")
+    if prove and (not maximum or board is None or clock == "max"):
+        raise click.UsageError("--prove goes with --max, a --board and a clock that stands.")
+    if clock != "max" and not prove and (seeds or jobs):
+        raise click.UsageError("--seeds and --jobs belong to --clock max and --prove.")
     network = _load(model, input_scale, input_offset, pixel)
 
     from xnorforge.gen.boards import read_pins
     from xnorforge.gen.bundle import compile_bundle
     from xnorforge.gen.planner import make_plan
 
-    with steps("Planning"):
-        plan = make_plan(
-            network,
-            board=board,
-            pins=None if pins is None else read_pins(pins),
-            device=device,
-            fps=fps,
-            goal="max" if maximum else "min" if minimum else "link",
-            overrides=folding,
-            link=link,
-            baud=baud,
-            clock_hz=clock * 1e6 if isinstance(clock, float) else None,
-            weights="constant" if constant else "loadable",
-        )
-    found = None
+    settings: dict[str, Any] = {
+        "pins": None if pins is None else read_pins(pins),
+        "overrides": folding,
+        "link": link,
+        "baud": baud,
+        "clock_hz": clock * 1e6 if isinstance(clock, float) else None,
+        "weights": "constant" if constant else "loadable",
+    }
+    found: Any = None
+    if prove:
+        with steps("Looking for the fastest plan") as say:
+            found = fastest_plan(network, board, say, seeds=seeds, jobs=jobs, settings=settings)
+        plan = found.plan
+    else:
+        goal = "max" if maximum else "min" if minimum else "link"
+        with steps("Planning"):
+            plan = make_plan(network, board=board, device=device, fps=fps, goal=goal, **settings)
     if clock == "max":
         with steps("Looking for the fastest clock") as say:
             found = fastest(network, plan, say, seeds=seeds, jobs=jobs, fps=fps)
@@ -191,10 +209,13 @@ def compile_(
     if as_json:
         item = {"bundle": str(bundle.path), **bundle.manifest}
         if found is not None and built is not None:
-            item |= {"clock_search": found.to_json(), "build": built.to_json()}
+            name = "max_search" if prove else "clock_search"
+            item |= {name: found.to_json(), "build": built.to_json()}
         emit(item)
         return
-    if found is not None:
+    if prove:
+        click.echo(str(found))
+    elif found is not None:
         print_search(found)
     predicted = bundle.manifest["predicted"]
     console().print(_fold_table(bundle.manifest))
@@ -202,11 +223,14 @@ def compile_(
         click.echo(f"{name}: {reason}")
     used = predicted["resources"]
     memories = f"{used['blocks']} block RAMs"
+    if used["lut_rams"]:
+        memories = f"{used['lut_rams']} LUT RAMs, {memories}"
     if used["sprams"]:
         memories += f" and {used['sprams']} SPRAM blocks, which the driver loads when it opens"
     click.echo(
         f"{predicted['images_per_second']:,.0f} images/s at {plan.clock_hz / 1e6:g} MHz, "
-        f"about {used['cells']:,} logic cells and {memories}\n"
+        f"about {used['cells']:,} logic cells, {used['flipflops']:,} flip-flops, "
+        f"{used['carries']:,} carry cells and {memories}\n"
         f"Bundle: {bundle.path}"
     )
 

@@ -164,3 +164,35 @@ def test_clocks_that_are_none_are_refused(tmp_path, capsys, options, words) -> N
     assert run(["compile", "model.onnx", "-o", str(tmp_path / "net"), *options]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "net").exists()
+
+
+def test_compile_max_proved_by_builds(tmp_path, fake_tools, capsys) -> None:
+    fake_tools.plan({"fmax": 40.0})
+    out = tmp_path / "net"
+    assert compile_(out, "--max", "--prove", "--seeds", "1", "--jobs", "1", "--json") == 0
+    item = json.loads(capsys.readouterr().out)
+    # Every plan closes with these tools: the fastest of all is found.
+    assert item["max_search"]["above"] is None
+    assert item["build"]["fmax_hz"] == 40e6
+    folds = [[layer.pe, layer.simd, layer.pl] for layer in Bundle.open(out).plan.layers]
+    assert folds == item["max_search"]["best"]["folds"]
+
+
+def test_max_that_never_closes_is_one_sentence(tmp_path, fake_tools, capsys) -> None:
+    fake_tools.plan({"fmax": 20.0})
+    assert compile_(tmp_path / "net", "--max", "--prove", "--seeds", "1", "--jobs", "1") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "No plan of 'random' builds on icebreaker" in line and "20.00 MHz at best" in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--board", "icebreaker", "--prove"),
+        ("--device", "ice40-up5k", "--max", "--prove"),
+        ("--board", "icebreaker", "--max", "--prove", "--clock", "max"),
+    ],
+)
+def test_prove_goes_with_max_and_a_board(tmp_path, capsys, options) -> None:
+    assert run(["compile", "model.onnx", "-o", str(tmp_path / "net"), *options]) == 2
+    assert "--prove goes with --max" in capsys.readouterr().err
