@@ -82,7 +82,8 @@ class _Choice:
 
     @property
     def layer(self) -> LayerPlan:
-        return replace(self.fold.layer, **dict(zip(STORE_FIELDS, self.kinds, strict=True)))
+        kinds: dict[str, Any] = dict(zip(STORE_FIELDS, self.kinds, strict=True))
+        return replace(self.fold.layer, **kinds)
 
 
 class Search:
@@ -239,7 +240,7 @@ class Search:
             "simd": simd,
             "pl": pl,
         }
-        kinds = dict.fromkeys(STORE_FIELDS, "lut")
+        kinds: dict[str, Any] = dict.fromkeys(STORE_FIELDS, "lut")
         measured = engine_for(self.family, simd)
         shape["structure"] = fixed.get("structure", measured.structure)
         shape["pipeline"] = fixed.get("pipeline", measured.pipeline)
