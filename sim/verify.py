@@ -203,9 +203,9 @@ def verify(
             comparisons["shell"] = compare(_part(expected, shell_images), found)
         tools = _versions("verilator")
     elif level == "netlist":
-        run = _Mapped(bundle, images, fault, progress)
-        comparisons |= run.comparisons(expected)
-        netlist, notes, cycles, got = run.netlist, run.notes, run.cycles, run.result
+        mapped = _Mapped(bundle, images, fault, progress)
+        comparisons |= mapped.comparisons(expected)
+        netlist, notes, cycles, got = mapped.netlist, mapped.notes, mapped.cycles, mapped.result
         tools = _versions("yosys", "verilator")
     accuracy = None
     if labels is not None and len(got.labels) == len(labels):

@@ -15,7 +15,8 @@ from xnorforge.gen.errors import ModelError, ToolError, UserError
 from xnorforge.gen.planner import make_plan
 from xnorforge.sim.cell_models import CELL_MODELS
 from xnorforge.sim.faults import FAULT_KINDS, plant
-from xnorforge.sim.netlist_faults import NETLIST_FAULT_KINDS, NetlistFault, plant_in_netlist
+from xnorforge.sim.netlist_faults import NETLIST_FAULT_KINDS as KINDS
+from xnorforge.sim.netlist_faults import NetlistFault, plant_in_netlist
 from xnorforge.sim.netlist_level import find_netlist
 from xnorforge.sim.netlist_verilog import MappedNetlist
 from xnorforge.sim.verify import verify
@@ -65,7 +66,9 @@ def check_fault(bundle, images, kind):
     return fault
 
 
-@pytest.mark.parametrize("kind", NETLIST_FAULT_KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind != "lut")) for kind in KINDS]
+)
 def test_fault_in_the_netlist_turns_it_red(made, kind):
     check_fault(made.bundle, made.images[:5], kind)
 
@@ -85,7 +88,7 @@ def test_netlist_of_a_core_is_exact_and_faults_turn_it_red(nets, device, tmp_pat
     report = verify(bundle.path, "netlist", images=images)
     assert (report.word, report.passed) == ("EXACT", True)
     assert report.cycles.equal
-    for kind in NETLIST_FAULT_KINDS:
+    for kind in KINDS:
         check_fault(bundle, images, kind)
 
 
