@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Board files against amaranth-boards, their errors, baud divisors, devices."""
 
-import importlib
+import importlib.util
 import json
+import random
+from pathlib import Path
 
 import pytest
 from amaranth.build import Subsignal
@@ -13,13 +15,18 @@ from xnorforge.gen import boards
 from xnorforge.gen.boards import (
     BOARDS,
     Board,
+    Pin,
     baud_divisor,
     get_board,
     load_board,
+    plan_board,
     read_pins,
 )
+from xnorforge.gen.bundle import Bundle, compile_bundle
 from xnorforge.gen.devices import DEVICES, FAMILIES, get_device
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.planner import make_plan
+from xnorforge.sim.core_bench import random_network
 
 # Module and class in amaranth-boards; the clock's name where it is not the platform's default.
 PLATFORMS = {
@@ -338,3 +345,37 @@ def test_block_ram_shapes_hold_the_blocks_bits():
         assert widths == sorted(widths, reverse=True)
     assert FAMILIES["ice40"].block_ram_bits == 4096
     assert FAMILIES["ecp5"].block_ram_bits == 18 * 1024
+
+
+def test_table_of_the_document_is_that_of_the_files():
+    path = Path(__file__).parents[2] / "benchmarks" / "boards_table.py"
+    spec = importlib.util.spec_from_file_location("boards_table", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.DOCUMENT.read_text()
+    assert module.with_table(text) == text, "run python benchmarks/boards_table.py"
+
+
+def test_board_of_a_file_travels_with_the_bundle(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD.replace("led = ", "# led = "))
+    network = random_network(random.Random(3), sizes=[12, 5, 3])
+    plan = make_plan(network, board=str(path), pins={"tx": "A10"}, goal="min")
+    bundle = compile_bundle(network, plan, tmp_path / "net")
+    path.unlink()
+    found = plan_board(Bundle.open(tmp_path / "net").plan)
+    assert (bundle.plan.board, found.name) == ("mine", "mine")
+    assert found.pins["tx"] == Pin("A10")
+    assert found.pins["rx"].site == "M1"
+    assert list(found.pins) == ["clk_in", "rx", "tx"]
+    top = (tmp_path / "net" / "accelerator.v").read_text().split("module top")[1]
+    assert "output tx" in top
+    assert "output led" not in top
+
+
+def test_pins_need_a_board():
+    network = random_network(random.Random(3), sizes=[12, 5, 3])
+    with pytest.raises(PlanError, match="Pins go with a board, not with bare device ecp5-25f"):
+        make_plan(network, device="ecp5-25f", pins={"rx": "B2"})
+    with pytest.raises(PlanError, match="butterstick has no UART of its own"):
+        make_plan(network, board="butterstick")
