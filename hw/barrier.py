@@ -32,11 +32,9 @@ class Barrier(wiring.Component):
         return m
 
 
-def kept(m: Module, value: Value, *, name: str) -> Value:
-    """`value` through a barrier; `name` is unique in the module."""
-    barrier = Barrier(width=len(value))
+def kept(m: Module, bits: list[Value], *, name: str) -> list[Value]:
+    """`bits` through a barrier; `name` is unique in the module."""
+    barrier = Barrier(width=len(bits))
     m.submodules[BARRIER_PREFIX + name] = barrier
-    m.d.comb += barrier.i.eq(value)
-    result = Signal(len(value), name=f"kept_{name}")
-    m.d.comb += result.eq(~barrier.o)
-    return result
+    m.d.comb += barrier.i.eq(Cat(bits))
+    return [~barrier.o[k] for k in range(len(bits))]

@@ -201,20 +201,23 @@ class Popcount(wiring.Component):
             ranks.setdefault(node.depth, []).append(node)
         at: dict[tuple[Node, int], Value] = {}  # value of a node in a stage
 
-        def put(nodes: list[Node], values: Value, stage: int, name: str) -> None:
+        def put(nodes: list[Node], values: list[Value], stage: int, name: str) -> None:
             """Values of nodes from `stage` on, through registers as far as they are used."""
-            while nodes:
+            while True:
                 at.update({(node, stage): values[k] for k, node in enumerate(nodes)})
                 later = [k for k, node in enumerate(nodes) if last.get(node, 0) > stage]
                 nodes = [nodes[k] for k in later]
+                if not nodes:
+                    break
                 stage += 1
-                values = delayed(m, Cat(values[k] for k in later), 1, name=f"{name}_at_{stage}")
+                word = delayed(m, Cat(values[k] for k in later), 1, name=f"{name}_at_{stage}")
+                values = [word[k] for k in range(len(nodes))]
 
         inputs = {source for node in counter.nodes for source in node.sources} - {*counter.nodes}
         inputs |= {node for node in counter.outputs if not node.function}
         put(
             ordered := sorted(inputs, key=lambda node: node.index),
-            Cat(self.i[node.index] for node in ordered),
+            [self.i[node.index] for node in ordered],
             0,
             "input",
         )
@@ -224,7 +227,9 @@ class Popcount(wiring.Component):
             for node in nodes:
                 value = FUNCTIONS[node.function](*(at[source, stage] for source in node.inputs))
                 values.append(value if node.first is None else value ^ at[node.first, stage])
-            put(nodes, kept(m, Cat(values), name=f"rank_{depth}"), stage, f"rank_{depth}")
+            # A module of its own, so that simulation works a rank out when the one before stands.
+            m.submodules[f"rank_{depth}"] = rank = Module()
+            put(nodes, kept(rank, values, name="kept"), stage, f"rank_{depth}")
         total = Cat(at[node, end + 1 if is_piped else 0] for node in counter.outputs)
         return delayed(m, total, int(config.pipeline == "output"), name="count")
 
