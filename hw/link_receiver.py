@@ -39,7 +39,7 @@ class LinkReceiver(wiring.Component):
 
     Throughput: a beat in 10 cycles in, a byte in 3 cycles out.
     Latency: 6 cycles from a frame's end to its first byte.
-    Cost: about 300 LC, CRC included, and the ring on iCE40.
+    Cost: about 350 LC, CRC included, and the ring on iCE40.
     Back-pressure: towards the line none, a frame that does not fit is refused (`BUSY`).
 
     Parameters
