@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Store: exact read latency, loads, resets, packing, and the memories that synthesis finds."""
 
+import json
 import random
 
 import pytest
@@ -8,7 +9,8 @@ from amaranth.back import rtlil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xnorforge.hw.store import Store, StoreConfig
+from xnorforge.gen.devices import DEVICES
+from xnorforge.hw.store import FAMILIES, Store, StoreConfig
 from xnorforge.sim.bench import run
 
 CONFIGS = [
@@ -28,6 +30,8 @@ CONFIGS = [
     StoreConfig(20, 40, "spram", "ice40"),
     StoreConfig(16, 1, "spram", "ice40"),
 ]
+GOWIN_SHAPES = [(40, 600), (38, 1030), (37, 2), (36, 512), (18, 1024), (5, 5000), (1, 16385)]
+BLOCK_RAMS = ("SB_RAM40_4K", "DP16KD", "SDPB", "SDPX9B", "DPB", "DPX9B", "SP", "SPX9", "pROM")
 CONSTANT = [
     StoreConfig(40, 1, "const", "ice40"),
     StoreConfig(300, 2, "const", "ice40"),
@@ -36,7 +40,7 @@ CONSTANT = [
     StoreConfig(1, 100, "const", "ice40"),
 ]
 SHAPES = [("block", "ice40"), ("block", "ecp5"), ("lut", "ice40"), ("lut", "ecp5")]
-SHAPES += [("spram", "ice40"), ("const", "ice40"), ("const", "ecp5")]
+SHAPES += [("spram", "ice40"), ("const", "ice40"), ("const", "ecp5"), ("block", "gowin")]
 
 
 def random_words(config, seed):
@@ -249,12 +253,37 @@ def check_primitives(config, folder):
     from xnorforge.sim.cells import primitives
 
     words = random_words(config, 1)
-    found = primitives(Store(config=config, init=words), config.family, folder)
-    assert found["SB_RAM40_4K"] + found["DP16KD"] == config.block_rams
-    assert found["TRELLIS_DPR16X4"] == config.lut_rams
+    options = DEVICES["ice40-up5k"].synthesis_args if config.kind == "spram" else ()
+    found = primitives(Store(config=config, init=words), config.family, folder, options)
+    assert sum(found[cell] for cell in BLOCK_RAMS) == config.block_rams
+    assert found["TRELLIS_DPR16X4"] + found["RAM16SDP4"] == config.lut_rams
+    assert found["SB_SPRAM256KA"] == config.sprams
+    if config.block_rams:
+        assert init_ones(folder) == sum(word.bit_count() for word in words)
+    if config.block_rams and config.latency == config.read_registers:
+        # The loader, and a register behind each block RAM: none that stand for its own latch.
+        registers = config.width if FAMILIES[config.family].register else 0
+        flipflops = sum(number for cell, number in found.items() if "FF" in cell)
+        assert flipflops <= registers + 8 * -(-max(config.columns) // 8) + 40
 
 
-@pytest.mark.parametrize("config", [CONFIGS[1], CONFIGS[8]], ids=str)
+def init_ones(folder):
+    """Ones in what the block RAMs of a netlist power up with."""
+    netlist = json.loads((folder / "netlist.json").read_text())
+    return sum(
+        value.count("1")
+        for cell in netlist["modules"]["top"]["cells"].values()
+        if cell["type"] in BLOCK_RAMS
+        for name, value in cell["parameters"].items()
+        if name.startswith("INIT")
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CONFIGS[1], CONFIGS[8], StoreConfig(20, 20, "lut", "gowin"), StoreConfig(20, 9000, "spram")],
+    ids=str,
+)
 def test_synthesis_finds_the_stated_memories(config, tmp_path):
     check_primitives(config, tmp_path)
 
@@ -271,6 +300,8 @@ def test_synthesis_finds_the_stated_memories(config, tmp_path):
         StoreConfig(1, 16385, "block", "ecp5"),
         StoreConfig(144, 700, "block", "ecp5"),
         StoreConfig(144, 40, "lut", "ecp5"),
+        *(StoreConfig(*shape, "block", "gowin") for shape in GOWIN_SHAPES),
+        StoreConfig(144, 40, "lut", "gowin"),
     ],
     ids=str,
 )
