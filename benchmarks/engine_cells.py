@@ -38,16 +38,10 @@ from xnorforge.hw.processing_element import PeConfig, ProcessingElement
 from xnorforge.hw.structures import CLOCK_GOALS, TABLE_PATH
 from xnorforge.sim.cells import packed_cells, primitives
 
-_GOWIN_PINS = {
-    "GW1NR-9": {"clk": "52", "rst": "18", "i": "10", "o": "17"},
-    "GW2A-18": {"clk": "H11", "rst": "T13", "i": "C13", "o": "M11"},
-}
 SITES: dict[str, tuple[str, tuple[str, ...]]] = {
     "HX8K": ("ice40", ("--hx8k", "--package", "ct256")),
     "UP5K": ("ice40", ("--up5k", "--package", "sg48")),
     "LFE5U-25F-6": ("ecp5", ("--25k", "--package", "CABGA381", "--speed", "6")),
-    "GW1NR-9": ("gowin", ("--device", "GW1NR-LV9QN88PC6/I5", "--vopt", "family=GW1N-9C")),
-    "GW2A-18": ("gowin", ("--device", "GW2A-LV18PG256C8/I7", "--vopt", "family=GW2A-18C")),
 }
 """Devices that clocks are measured on: family and nextpnr's arguments."""
 
@@ -59,7 +53,7 @@ CELL_KEYS = {
 FMAX = re.compile(r"Max frequency for clock\s+'[^']*':\s*([\d.]+) MHz")
 FOLDS = 16
 """Folds that a processing element's accumulator holds: `16 * simd` matches."""
-WIDTHS = (8, 16, 32, 64, 128, 256)
+WIDTHS = (8, 16, 32, 64, 128)
 CHOICES = ("carry", "pairs")
 """Structures that the table chooses from; the others are larger on every family."""
 DEPTHS = tuple(pipeline for pipeline in PIPELINES if pipeline != "none")
@@ -134,12 +128,8 @@ def clock_mhz(component: Any, site: str, seed: int = 1) -> float:
     family, arguments = SITES[site]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        primitives(Clocked(component), family, folder, pads=True)
+        primitives(Clocked(component), family, folder)
         args = [*arguments, "--json", "netlist.json", "--seed", str(seed), "--freq", "300"]
-        if family == "gowin":
-            pins = [f'IO_LOC "{port}" {pin};\n' for port, pin in _GOWIN_PINS[site].items()]
-            (folder / "pins.cst").write_text("".join(pins))
-            args += ["--vopt", "cst=pins.cst"]
         log = folder / "nextpnr.log"
         run_tool(
             FAMILIES[family].place_and_route, [*args, "--timing-allow-fail"], cwd=folder, log=log
@@ -203,7 +193,7 @@ class Measurements:
 
 def measure_tables(measured: Measurements, quick: bool) -> None:
     """What docs/blocks/engine.md shows beside the choice."""
-    for family in CLOCK_GOALS:
+    for family in CELL_KEYS:
         for structure in STRUCTURES:
             for width in (64,) if quick else (64, 256):
                 measured.cells("neuron", family, structure, "none", width)

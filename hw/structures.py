@@ -20,9 +20,12 @@ __all__ = ["CLOCK_GOALS", "TABLE_PATH", "Engine", "engine_for"]
 CLOCK_GOALS: dict[str, dict[str, float]] = {
     "ice40": {"HX8K": 104, "UP5K": 46.8},
     "ecp5": {"LFE5U-25F-6": 130},
-    "gowin": {"GW1NR-9": 78, "GW2A-18": 104},
 }
-"""MHz that an element must reach alone: 1.3 times what whole designs on the device shall run at."""
+"""MHz that an element must reach alone: 1.3 times what whole designs on the device shall run at.
+
+Gowin takes ECP5's choices, which are as deep in tables of four inputs: nextpnr 0.11 leaves paths
+through Gowin's look-up tables out of its timing, so that there is nothing to choose by.
+"""
 
 TABLE_PATH = Path(__file__).parent / "data" / "structures.json"
 
@@ -50,12 +53,16 @@ def _table() -> dict[str, tuple[Engine, ...]]:
     }
 
 
+_SEARCHED = 1024
 _WIDER = Engine(0, "carry", "half", 0, {})
 
 
 def engine_for(family: str, simd: int) -> Engine:
     """The measured choice for an element of `simd` columns: that of the next width measured.
 
-    Wider ones than were measured have carry chains, whose shape needs no search.
+    Up to 1,024 columns wider ones have that of the widest measured; from there on carry chains,
+    whose shape needs no search.
     """
-    return next((row for row in _table()[family] if row.simd >= simd), _WIDER)
+    rows = _table()["ecp5" if family == "gowin" else family]
+    wider = rows[-1] if simd <= _SEARCHED else _WIDER
+    return next((row for row in rows if row.simd >= simd), wider)

@@ -12,7 +12,7 @@ from xnorforge.sim.cells import primitives
 
 @pytest.mark.parametrize("family", CLOCK_GOALS)
 def test_every_width_has_a_measured_engine(family):
-    for simd in range(1, 257):
+    for simd in range(1, 129):
         engine = engine_for(family, simd)
         assert engine.structure in STRUCTURES
         assert engine.pipeline in PIPELINES
@@ -23,6 +23,11 @@ def test_every_width_has_a_measured_engine(family):
 
 def test_engine_wider_than_measured_has_carry_chains():
     assert engine_for("ecp5", 5000).structure == "carry"
+    assert engine_for("ecp5", 784) == engine_for("ecp5", 128)
+
+
+def test_gowin_takes_the_choices_of_ecp5():
+    assert engine_for("gowin", 64) == engine_for("ecp5", 64)
 
 
 @pytest.mark.parametrize("family", CLOCK_GOALS)
@@ -54,7 +59,7 @@ def test_synthesis_keeps_the_tables_of_pairs(family, table, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", CLOCK_GOALS)
+@pytest.mark.parametrize("family", ["ice40", "ecp5", "gowin"])
 def test_products_join_the_tables_of_pairs(family, tmp_path):
     config = PeConfig(128, 12, structure="pairs", pipeline="none")
     cells = primitives(ProcessingElement(config=config), family, tmp_path)
