@@ -36,7 +36,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "pin_options": (str, "a string"),
     "pins": (dict, "a table of pins"),
 }
-_OPTIONAL = {
+_OPTIONAL: dict[str, Any] = {
     "speed": "",
     "uart": "pins",
     "loader": [],
@@ -115,7 +115,7 @@ class _Reader:
             value = item[field]
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise self.wrong(field, f"must be {words}, not {value!r}")
-            if kind is int and value <= 0:
+            if isinstance(value, int) and kind is int and value <= 0:
                 raise self.wrong(field, f"must be positive, not {value}")
         return item
 
