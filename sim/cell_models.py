@@ -72,7 +72,7 @@ class CellModels:
                     f"Cell {name} of {self.family} has no simulation model, neither in "
                     f"{tool.package} {tool.version} nor in xnorforge"
                 )
-            words = set(re.findall(r"\w+", text))
+            words = set(re.findall(r"\w+", re.sub(r'"[^"]*"', "", text)))
             waiting |= (words & (ours.keys() | vendor.keys())) - found.keys()
         names = {
             kind: sorted(n for n, k in found.items() if k == kind) for kind in ("own", "vendor")
