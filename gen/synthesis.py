@@ -4,6 +4,10 @@
 The modules of `hw.barrier` become yosys' own `$barrier` cells before mapping and plain wires after
 it, so that tables that were counted out by hand stay as they are. Without this a design works the
 same, with more cells.
+
+On Gowin, tables of fewer than four inputs become LUT4 with the table repeated: nextpnr has delays
+for LUT4 only, and leaves every path through a smaller one out of its timing (two adders in a row
+"reached" 795 MHz). A site holds one table of any size, so this costs nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +42,18 @@ module barrier_wire (A, Y);
 endmodule
 """
 
+_WIDER = "".join(
+    f"""
+(* techmap_celltype = "LUT{size}" *)
+module wider_{size} #(parameter [{(1 << size) - 1}:0] INIT = 0) (output F, input {ports});
+  LUT4 #(.INIT({{{16 >> size}{{INIT}}}})) _TECHMAP_REPLACE_ (.F(F), {wires});
+endmodule
+"""
+    for size in (1, 2, 3)
+    for inputs in [[f"I{index}" for index in range(size)]]
+    for ports, wires in [(", ".join(inputs), ", ".join(f".{name}({name})" for name in inputs))]
+)
+
 
 def synthesis_script(command: Sequence[str], *, top: str = "top", netlist: str | None) -> str:
     """yosys commands that map the Verilog design read before them.
@@ -45,6 +61,7 @@ def synthesis_script(command: Sequence[str], *, top: str = "top", netlist: str |
     command: the family's synthesis command with its options. netlist: JSON file that they write;
     with None the mapped design is left in yosys.
     """
+    wider = command[0] == "synth_gowin"
     lines = [
         "proc",
         "design -push",
@@ -52,10 +69,13 @@ def synthesis_script(command: Sequence[str], *, top: str = "top", netlist: str |
         "design -stash barrier_before",
         f"read_verilog -icells <<END_OF_MAP{_AFTER}END_OF_MAP",
         "design -stash barrier_after",
+        *([f"read_verilog -icells <<END_OF_MAP{_WIDER}END_OF_MAP"] if wider else []),
+        *(["design -stash wider"] if wider else []),
         "design -pop",
         f"techmap -map %barrier_before *.{BARRIER_PREFIX}* {BARRIER_PREFIX}* %u",
         f"{' '.join(command)} -top {top}",
         "techmap -map %barrier_after",
+        *(["techmap -map %wider"] if wider else []),
         "opt_clean",
     ]
     if netlist is not None:
