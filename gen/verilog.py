@@ -25,7 +25,7 @@ from xnorforge.sw import protocol
 __all__ = ["accelerator_verilog", "core_verilog"]
 
 _TOP = """
-// {name}: {board}, clock {mhz:.3f} MHz. BAUD_DIVISOR is clock cycles per bit on the UART.
+// {name}, clock {mhz:.3f} MHz. BAUD_DIVISOR is clock cycles per bit on the UART.
 module top #(
     parameter BAUD_DIVISOR = {divisor}
 ) (
@@ -163,7 +163,6 @@ def accelerator_verilog(
     text += to_verilog(system, "xnorforge_system")
     return text + _TOP.format(
         name=" ".join(network.name.split()),
-        board=board.title,
         mhz=plan.clock_hz / 1e6,
         divisor=baud_divisor(plan.clock_hz, plan.baud),
         led_port=",\n    output led" if "led" in board.pins else "",
