@@ -53,8 +53,12 @@ class Ladder:
         return len(self._intervals)
 
     def settle(self, rung: int) -> int:
-        """The rung whose interval is that of this rung's plan."""
-        return self._rung(self._chain(rung).fold_cycles)
+        """This rung or one above: one whose plan is no faster than its interval."""
+        while True:
+            above = self._rung(self._chain(rung).fold_cycles)
+            if above == rung:
+                return rung
+            rung = above
 
     def plan(self, rung: int) -> Plan:
         return self._planner.plan(self._chain(rung))

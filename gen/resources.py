@@ -2,13 +2,19 @@
 """Resource model: what each block of an accelerator takes, before any synthesis.
 
 Counts are packed ones, as nextpnr gives them: iCE40 logic cells (LUT, carry and flip-flop share
-one), ECP5 LUT4 (carry and distributed RAM included) with flip-flops beside. Block RAM is exact.
-The coefficients are fitted to packed counts of the shipped circuits; docs/resources.md has the
-fit and its error.
+one), LUT4 elsewhere (carry and LUT RAM included) with flip-flops beside. Block RAM, SPRAM and LUT
+RAM follow from the memories' shapes and are exact. The rest is a sum of terms, counted by
+`gen.resource_terms`, times coefficients in `data/resources.toml`, which
+`benchmarks/resource_model.py` fits to packed counts; docs/resources.md has the fit and its error.
 """
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.assembly import core_parts
@@ -16,29 +22,59 @@ from xnorforge.gen.devices import Device
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import STORE_FIELDS
 from xnorforge.gen.plan import Plan
+from xnorforge.gen.resource_terms import (
+    Elements,
+    ElementTables,
+    Terms,
+    buffer_terms,
+    constant_terms,
+    constant_weight_terms,
+    converter_terms,
+    engine_terms,
+    head_terms,
+    store_terms,
+)
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.store import FAMILIES, StoreConfig
 from xnorforge.hw.width import WidthConverterConfig
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 __all__ = [
+    "COEFFICIENTS",
+    "ELEMENT_TABLES",
+    "FITTED",
     "LIMITS",
+    "Model",
     "Resources",
+    "block_terms",
     "capacity",
     "converter",
+    "core",
     "engine",
     "estimate",
     "head",
+    "load_model",
     "mvu_store",
+    "parts_of",
     "shell",
     "store",
 ]
 
-# Shares of a device that place and route fills without losing much clock rate.
-FILL_LIMIT = 0.85
-
-LIMITS = ("cells", "flipflops", "blocks", "sprams")
+LIMITS = ("cells", "flipflops", "blocks", "sprams", "lut_rams")
 """What a device has a fixed number of."""
+
+FITTED = ("cells", "flipflops", "carries")
+"""What is estimated; everything else is exact."""
+
+ELEMENT_TABLES = ("elements", "plane_elements", "constant_elements")
+"""Tables of resources.toml, in the order of `ElementTables`."""
+
+COEFFICIENTS = Path(__file__).with_name("data") / "resources.toml"
 
 
 @dataclass(frozen=True)
@@ -47,7 +83,7 @@ class Resources:
 
     cells: logic cells (iCE40) or LUT4 (elsewhere), carry and LUT RAM included. flipflops.
     blocks: block RAMs. sprams: single-port blocks of the UP5K. carries: carry cells, lut_rams:
-    LUT RAM primitives of 16 x 4 bits; both are in `cells` too, so that nothing is held to them.
+    LUT RAM primitives of 16 x 4 bits; both are in `cells` too.
     """
 
     cells: int = 0
@@ -57,7 +93,7 @@ class Resources:
     carries: int = 0
     lut_rams: int = 0
 
-    def __add__(self, other: "Resources") -> "Resources":
+    def __add__(self, other: Resources) -> Resources:
         return Resources(
             self.cells + other.cells,
             self.flipflops + other.flipflops,
@@ -67,7 +103,7 @@ class Resources:
             self.lut_rams + other.lut_rams,
         )
 
-    def __sub__(self, other: "Resources") -> "Resources":
+    def __sub__(self, other: Resources) -> Resources:
         return Resources(
             self.cells - other.cells,
             self.flipflops - other.flipflops,
@@ -77,10 +113,10 @@ class Resources:
             self.lut_rams - other.lut_rams,
         )
 
-    def fits(self, capacity: "Resources") -> bool:
+    def fits(self, capacity: Resources) -> bool:
         return all(getattr(self, kind) <= getattr(capacity, kind) for kind in LIMITS)
 
-    def share_of(self, capacity: "Resources") -> float:
+    def share_of(self, capacity: Resources) -> float:
         """The largest share of anything that is used; above 1 it does not fit."""
         shares = [0.0]
         for kind in LIMITS:
@@ -90,69 +126,76 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class _Model:
-    """Fitted coefficients of a family, in cells and flip-flops.
+class Model:
+    """A family's coefficients.
 
-    match: a cell of XNOR and popcount per (PE x SIMD x PL); accumulator: per accumulator bit.
-    control: fixed part of a MatrixVectorUnit. loader: fixed part of a store, loader_column: per
-    memory column. shell: UART shell, clock and registers. shell_blocks: its block RAMs.
+    weights: by kind (`FITTED`) and term. elements: processing elements measured alone.
+    shell_blocks: block RAMs of the link. fill: share of the cells that still routes and closes.
     """
 
-    match: float
-    match_ff: float
-    accumulator: float
-    control: int
-    control_ff: int
-    loader: int
-    loader_column: float
-    loader_ff: int
-    shell: int
-    shell_ff: int
+    weights: Mapping[str, Mapping[str, float]]
+    elements: ElementTables
     shell_blocks: int
-    packs_ff: bool  # one cell holds a LUT and a flip-flop; a lone flip-flop takes a cell
+    fill: float
+
+    def weigh(self, terms: Terms, exact: Resources) -> Resources:
+        """Terms times coefficients, beside what is exact."""
+        fitted = {
+            kind: round(sum(weight * terms[name] for name, weight in self.weights[kind].items()))
+            for kind in FITTED
+        }
+        return exact + Resources(**fitted)
 
 
-_MODELS = {
-    "ice40": _Model(2.6, 0.3, 1.3, 80, 30, 55, 3.0, 30, 1650, 850, 3, True),
-    "ecp5": _Model(2.5, 0.3, 1.3, 70, 30, 45, 3.0, 30, 1600, 850, 2, False),
-    "gowin": _Model(2.5, 0.3, 1.3, 70, 30, 45, 3.0, 30, 1600, 850, 2, False),
-}
+@cache
+def load_model(family: str) -> Model:
+    """The coefficients of a family."""
+    item = tomllib.loads(COEFFICIENTS.read_text())[family]
+    elements = (
+        Elements(**{name: tuple(values) for name, values in item[table].items()})
+        for table in ELEMENT_TABLES
+    )
+    weights = {kind: item[kind] for kind in FITTED}
+    return Model(weights, ElementTables(*elements), item["shell_blocks"], item["fill"])
 
 
-def capacity(device: Device, fill: float = FILL_LIMIT) -> Resources:
+def capacity(device: Device, fill: float | None = None) -> Resources:
     """What a device holds for a design that still places and routes well.
 
-    fill: share of the cells that may be taken.
+    fill: share of the cells that may be taken, instead of the family's.
     """
+    if fill is None:
+        fill = load_model(device.family.name).fill
     return Resources(
         int(device.luts * fill),
         int(device.flipflops * fill),
         device.block_rams,
         device.spram_blocks,
+        lut_rams=device.lut_rams,
     )
 
 
+# --- blocks ------------------------------------------------------------------------------------
+
+
 def shell(family: str) -> Resources:
-    """Everything around the core: clock, UART, link shell and registers."""
-    model = _MODELS[family]
-    return Resources(model.shell, model.shell_ff, model.shell_blocks)
+    """Everything around the datapath: weight chain, registers, UART and link."""
+    return _weighed(family, _SHELL, Resources(blocks=load_model(family).shell_blocks))
+
+
+def core(family: str) -> Resources:
+    """The part of `shell` that a core without a board has too: weight chain and registers."""
+    return _weighed(family, _CORE, Resources())
+
+
+_CORE: Terms = Terms(core=1)
+_SHELL: Terms = Terms(core=1, shell=1)
 
 
 def engine(config: MvuConfig) -> Resources:
     """A MatrixVectorUnit without its stores and its input buffer."""
-    model = _MODELS[config.family]
-    bits = config.score_bits if config.scores else 1
-    queue = config.credits * config.pe * bits
-    matches = config.pe * config.simd * config.pl
-    accumulators = config.pe * config.acc_width
-    groups = config.simd * config.pl * config.groups if config.groups > 1 else 0
-    dead = config.sf * config.simd - config.columns
-    cells = model.match * matches + model.accumulator * accumulators + model.control
-    flipflops = model.match_ff * matches + accumulators + config.simd * config.pl
-    return Resources(
-        cells=round(cells + groups + dead + queue),
-        flipflops=round(flipflops + groups + queue + model.control_ff),
-    )
+    terms = engine_terms(config, load_model(config.family).elements)
+    return _weighed(config.family, terms, Resources())
 
 
 def mvu_store(config: MvuConfig, field: str, kind: str) -> Resources:
@@ -160,126 +203,131 @@ def mvu_store(config: MvuConfig, field: str, kind: str) -> Resources:
 
     field: "weight_store", "preset_store" or "buffer_store".
     """
-    if field == "buffer_store":
-        shape = StoreConfig(
-            width=config.simd * config.input_bits,
-            depth=max(2, config.buffer_depth),
-            kind=kind,
-            family=config.family,
-        )
-        return _memory(shape) + Resources(cells=30, flipflops=25 + shape.width)
-    known = config.weight_config if field == "weight_store" else config.preset_config
-    shape = StoreConfig(known.width, known.depth, kind, config.family)
-    if kind == "const":
-        return _constant(shape, merged=field == "weight_store")
-    return store(shape)
-
-
-def _constant(config: StoreConfig, merged: bool) -> Resources:
-    """Constant logic. merged: each bit's last LUT4 has room for the XNOR that takes it."""
-    depth = config.depth
-    if depth == 1:
-        # No table, and a weight's XNOR becomes wire.
-        return Resources(cells=-config.width if merged else 0)
-    shared = 0 if depth <= 8 else min(256, config.width)  # functions of the low three bits
-    each = 0 if merged and depth <= 16 else -(-depth // 16)
-    return Resources(
-        cells=round(each * config.width) + shared + config.address_bits,
-        flipflops=config.address_bits,
-    )
+    elements = load_model(config.family).elements
+    return _weighed(config.family, *_mvu_store(config, field, kind, elements))
 
 
 def store(config: StoreConfig) -> Resources:
     """A weight or preset store with its loader and multiplexers."""
-    model = _MODELS[config.family]
-    widest = FAMILIES[config.family].column_bits
-    columns = -(-config.width // widest)
-    loader = Resources(
-        cells=round(model.loader + model.loader_column * columns),
-        flipflops=model.loader_ff + min(config.width, widest),
-    )
-    return _memory(config) + loader
-
-
-def _memory(config: StoreConfig) -> Resources:
-    """The memories, the registers behind them and the multiplexers."""
-    full, rest = divmod(config.width, FAMILIES[config.family].column_bits)
-    column = _column(FAMILIES[config.family].column_bits, config.depth, config.kind, config.family)
-    used = Resources(
-        full * column.cells,
-        full * column.flipflops,
-        full * column.blocks,
-        full * column.sprams,
-        full * column.carries,
-        full * column.lut_rams,
-    )
-    return used + _column(rest, config.depth, config.kind, config.family) if rest else used
-
-
-@cache
-def _column(bits: int, depth: int, kind: str, family: str) -> Resources:
-    """One memory column, at most as wide as the family's."""
-    config = StoreConfig(bits, depth, kind, family)
-    packs_ff = _MODELS[family].packs_ff
-    if depth == 1:
-        return Resources(cells=bits if packs_ff else 0, flipflops=bits)
-    if kind == "lut" and not config.lut_rams:
-        # A flip-flop a bit, and a multiplexer tree of two LUT4 per 4:1.
-        stored = bits * depth
-        return Resources(cells=stored + round(0.7 * stored), flipflops=stored + bits)
-    values = config.banks(0)
-    selects, registers = 0, bits * values * max(0, config.read_registers - 1)
-    for _ in range(config.select_stages):
-        later = -(-values // 4)
-        selects += bits * later * (2 if values > 2 else 1 if values > 1 else 0)
-        registers += bits * later
-        values = later
-    # A LUT RAM of 16 x 4 takes four cells for its bits and two for its write port.
-    cells = selects + 6 * config.lut_rams
-    return Resources(
-        max(cells, registers) if packs_ff else cells,
-        registers,
-        config.block_rams,
-        config.sprams,
-        lut_rams=config.lut_rams,
-    )
+    return _weighed(config.family, *_store(config))
 
 
 def converter(config: WidthConverterConfig, family: str) -> Resources:
     """A WidthConverter between two stages."""
-    narrow, wide = sorted((config.lanes_in, config.lanes_out))
-    buffer = wide if wide % narrow == 0 else wide + narrow
-    bits = buffer * config.element_bits
-    steps = -(-config.elements // narrow)
-    gearbox = 1 if wide % narrow == 0 else 3
-    return Resources(cells=gearbox * bits + 12 + steps.bit_length(), flipflops=bits + 12)
+    return _weighed(family, converter_terms(config), Resources())
 
 
 def head(config: HeadConfig) -> Resources:
     """The arg-max head, with its scales and offsets where it has any."""
-    bits = config.key_bits
-    used = Resources(cells=3 * bits + 24, flipflops=2 * bits + 40)
-    if config.affine:
-        used += Resources(cells=3 * bits, flipflops=2 * bits) + store(config.store_config)
-    return used
+    return _weighed(config.family, *_head(config))
+
+
+def _weighed(family: str, terms: Terms, exact: Resources) -> Resources:
+    return load_model(family).weigh(terms, exact)
+
+
+def block_terms(
+    config: MvuConfig | StoreConfig | WidthConverterConfig | HeadConfig, elements: ElementTables
+) -> tuple[Terms, Resources]:
+    """Terms and exact counts of one block alone; an engine has its buffer and no other store."""
+    if isinstance(config, StoreConfig):
+        return _store(config)
+    if isinstance(config, WidthConverterConfig):
+        return converter_terms(config), Resources()
+    if isinstance(config, HeadConfig):
+        return head_terms(config), Resources()
+    terms, exact = _mvu_store(config, "buffer_store", config.buffer_store, elements)
+    return _sum(engine_terms(config, elements), terms), exact
+
+
+def _mvu_store(
+    config: MvuConfig, field: str, kind: str, elements: ElementTables
+) -> tuple[Terms, Resources]:
+    if field == "buffer_store":
+        terms = buffer_terms(config, kind)
+        width, depth = config.simd * config.input_bits, config.buffer_depth
+        blocks = _memory_blocks(width, depth, config.family) if kind == "block" else 0
+        return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
+    if field == "weight_store" and kind == "const":
+        return constant_weight_terms(config, elements), Resources()
+    known = config.weight_config if field == "weight_store" else config.preset_config
+    return _store(StoreConfig(known.width, known.depth, kind, config.family))
+
+
+def _store(config: StoreConfig) -> tuple[Terms, Resources]:
+    if config.kind == "const":
+        return constant_terms(config), Resources()
+    exact = Resources(blocks=config.block_rams, sprams=config.sprams, lut_rams=config.lut_rams)
+    return store_terms(config), exact
+
+
+def _head(config: HeadConfig) -> tuple[Terms, Resources]:
+    if not config.affine:
+        return head_terms(config), Resources()
+    terms, exact = _store(config.store_config)
+    return head_terms(config) + terms, exact
+
+
+def _memory_blocks(width: int, depth: int, family: str) -> int:
+    """Block RAMs that yosys makes of one memory: the shape that takes the fewest."""
+    return min(
+        -(-width // bits) * -(-depth // words) for bits, words in FAMILIES[family].block_shapes
+    )
+
+
+# --- whole designs -----------------------------------------------------------------------------
+
+
+def parts_of(
+    network: Network, plan: Plan, elements: ElementTables, shell_blocks: int
+) -> dict[str, tuple[Terms, Resources]]:
+    """Terms and exact counts of a plan's parts: the layers, "head" and "shell".
+
+    A converter counts to the stage it feeds; the one behind the link to the shell.
+    """
+    names = iter([layer.name for layer in network.layers] + ["head"])
+    rows: dict[str, tuple[Terms, Resources]] = {}
+    waiting: Terms = Terms()
+    for stage in core_parts(network, plan).stages:
+        if isinstance(stage, WidthConverterConfig):
+            waiting = converter_terms(stage)
+            continue
+        if isinstance(stage, MvuConfig):
+            terms = engine_terms(stage, elements)
+            exact = Resources()
+            for field in STORE_FIELDS:
+                more, rest = _mvu_store(stage, field, getattr(stage, field), elements)
+                terms, exact = _sum(terms, more), exact + rest
+        else:
+            terms, exact = _head(stage)
+        rows[next(names)] = _sum(terms, waiting), exact
+        waiting = Terms()
+    if plan.board is None:
+        rows["shell"] = _CORE, Resources()
+    else:
+        value = network.input.value
+        step = 8 if value.bits == 1 else 1
+        link = WidthConverterConfig(value.size, value.bits, step, plan.lanes)
+        blocks = Resources(blocks=shell_blocks)
+        rows["shell"] = _sum(_SHELL, converter_terms(link)), blocks
+    return rows
+
+
+def _sum(first: Terms, second: Terms) -> Terms:
+    """Terms added up; unlike `+` this keeps negative ones."""
+    total: Terms = Terms(first)
+    total.update(second)
+    return total
 
 
 def estimate(network: Network, plan: Plan) -> dict[str, Any]:
     """Predicted resources of a plan, the parts by name and the total, shell included."""
-    names = iter([layer.name for layer in network.layers] + ["head"])
-    rows: dict[str, Resources] = {}
-    waiting = Resources()  # a converter counts to the stage it feeds
-    for stage in core_parts(network, plan).stages:
-        if isinstance(stage, WidthConverterConfig):
-            waiting = converter(stage, plan.family)
-            continue
-        if isinstance(stage, MvuConfig):
-            stores = [mvu_store(stage, field, getattr(stage, field)) for field in STORE_FIELDS]
-            used = sum(stores, engine(stage))
-        else:
-            used = head(stage)
-        rows[next(names)] = used + waiting
-        waiting = Resources()
-    rows["shell"] = shell(plan.family)
+    model = load_model(plan.family)
+    rows = {
+        name: model.weigh(terms, exact)
+        for name, (terms, exact) in parts_of(
+            network, plan, model.elements, model.shell_blocks
+        ).items()
+    }
     total = sum(rows.values(), Resources())
     return {**asdict(total), "parts": {name: asdict(used) for name, used in rows.items()}}

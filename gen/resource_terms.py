@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a block is made of, counted from its configuration: the terms of the resource model.
+
+A term is a number of things that cost cells: lookup tables of XNOR and popcount, accumulator
+bits, registers, memory columns. `gen.resources` weighs them by a family's coefficients, which
+packed synthesis gave; `docs/resources.md` has the meaning of each.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+
+from xnorforge.hw.head import HeadConfig
+from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.store import FAMILIES, StoreConfig
+from xnorforge.hw.width import WidthConverterConfig
+
+__all__ = [
+    "CONSTANT_WORDS",
+    "ELEMENT_ACC_WIDTH",
+    "TERMS",
+    "ElementTables",
+    "Elements",
+    "Terms",
+    "buffer_terms",
+    "constant_terms",
+    "constant_weight_terms",
+    "converter_terms",
+    "engine_terms",
+    "head_terms",
+    "store_terms",
+]
+
+Terms = Counter
+"""Terms by name; values may be fractions."""
+
+TERMS = {
+    "match": "XNORs and popcount of the processing elements, as measured alone",
+    "accumulate": "bits of accumulators and of the adders that join planes",
+    "elements": "processing elements",
+    "engine": "matrix-vector units: control",
+    "count": "bits of counters",
+    "registers": "flip-flops counted from the configuration",
+    "planes": "bits of sums of planes",
+    "lone": "flip-flops with no LUT before them",
+    "choose": "LUTs of multiplexers",
+    "stored": "bits of memories made of flip-flops",
+    "lut_rams": "LUT RAM primitives",
+    "rom": "tables of constants",
+    "store": "stores: their loader",
+    "column": "memory columns",
+    "convert": "bits of width converters",
+    "gearbox": "LUTs of barrel shifters",
+    "gearboxes": "width converters whose widths do not divide",
+    "head": "key bits of the head",
+    "affine": "key bits of a head with scales",
+    "core": "weight chain and registers",
+    "shell": "UART and link",
+}
+"""What each term counts."""
+
+ELEMENT_ACC_WIDTH = 12
+"""Accumulator bits of the processing elements that were measured alone."""
+
+CONSTANT_WORDS = 8
+"""Words of constant weights that they were measured with: three address bits, beside which a
+LUT4 has room for the input."""
+
+
+# --- engine ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Processing elements measured alone, by SIMD width; between widths the model goes straight.
+
+    simd: ascending, from 1. The other lists run beside it.
+    """
+
+    simd: tuple[int, ...]
+    cells: tuple[int, ...]
+    flipflops: tuple[int, ...]
+    carries: tuple[int, ...]
+
+    def tree(self, kind: str, simd: int) -> float:
+        """What XNORs and popcount take: an element of this width less one of width 1."""
+        known = getattr(self, kind)
+        right = min(max(1, bisect_left(self.simd, simd)), len(self.simd) - 1)
+        low, high = self.simd[right - 1], self.simd[right]
+        slope = (known[right] - known[right - 1]) / (high - low)
+        return known[right] + slope * (simd - high) - known[0]
+
+
+@dataclass(frozen=True)
+class ElementTables:
+    """Elements that work on one plane a step, on two, and on one with constant weights.
+
+    The last hold the constants too, 8 words of them.
+    """
+
+    single: Elements
+    double: Elements
+    constant: Elements
+
+    def tree(self, kind: str, simd: int, planes: int) -> float:
+        """What XNORs and popcounts of all planes of a step take."""
+        if planes == 1:
+            return self.single.tree(kind, simd)
+        return planes / 2 * self.double.tree(kind, simd)
+
+
+def engine_terms(config: MvuConfig, elements: ElementTables) -> Terms:
+    """A MatrixVectorUnit without its stores and without its input buffer."""
+    widths = _added_widths(config.simd, config.input_bits, config.pl)
+    bits = config.score_bits if config.scores else 1
+    queue = config.credits * config.pe * bits
+    places = (config.nf, config.sf, config.groups, config.nf * config.sf)
+    counts = sum(map(_bits, places)) + _states(config.buffer_depth) + _states(config.credits)
+    delay = config.issue_latency + config.pe_config.control_latency
+    controls = delay * (2 + (2 if config.groups > 1 else 0)) + config.latency
+    controls += config.read_delay * (3 + _bits(config.groups))
+    lead = config.issue_latency - config.weight_config.latency
+    controls += max(0, lead) * _bits(config.nf * config.sf)
+    return Counter(
+        {
+            "match.cells": config.pe * elements.tree("cells", config.simd, config.pl),
+            "match.flipflops": config.pe * elements.tree("flipflops", config.simd, config.pl),
+            "match.carries": config.pe * elements.tree("carries", config.simd, config.pl),
+            "accumulate": config.pe * (config.acc_width + sum(widths)),
+            "elements": config.pe * (1 + len(widths)),
+            "engine": 1,
+            "count": counts,
+            "registers": config.pe * config.acc_width + queue + config.credits + counts + controls,
+            "planes": config.pe * sum(widths),
+            "lone": queue + controls,
+            "choose": (config.credits - 1) * config.pe * bits,
+        }
+    )
+
+
+def _added_widths(simd: int, bits: int, planes: int) -> list[int]:
+    """Widths of the adders that join the planes of a step, and the steps of a fold."""
+    widths, nodes = [], [1] * planes
+    while len(nodes) > 1:
+        joined = [low + high for low, high in zip(nodes[::2], nodes[1::2], strict=False)]
+        widths += [(simd * ((1 << count) - 1)).bit_length() for count in joined]
+        nodes = joined + nodes[len(joined) * 2 :]
+    if planes < bits:
+        widths.append((simd * ((1 << bits) - 1)).bit_length())
+    return widths
+
+
+def buffer_terms(config: MvuConfig, kind: str) -> Terms:
+    """The input buffer of a MatrixVectorUnit around a memory of this kind, block RAMs aside."""
+    depth = config.buffer_depth
+    width = config.simd * config.input_bits
+    dead = (config.sf * config.simd - config.columns) * config.input_bits
+    counts = 3 * _bits(depth) + _states(depth) + _bits(config.sf)
+    # The register behind a block RAM follows no LUT.
+    terms: Terms = Counter(
+        count=counts, registers=counts + width, choose=dead, lone=width if kind == "block" else 0
+    )
+    if config.input_kind == "int":
+        terms["choose"] += config.simd
+    if kind == "lut" and depth > 1:
+        terms.update(_lut_memory(width, depth, config.family))
+    elif kind == "lut":
+        terms.update(registers=width, lone=width)
+    if config.groups > 1:
+        terms["registers"] += config.simd * config.pl
+        terms["choose"] += config.simd * config.pl * _tables(config.groups)
+    return terms
+
+
+def _lut_memory(width: int, depth: int, family: str) -> Terms:
+    """A memory without block RAM, and the multiplexer that reads it."""
+    if not FAMILIES[family].lut_ram:
+        return Counter(
+            stored=width * depth, registers=width * depth, choose=width * _tables(depth) + depth
+        )
+    banks = -(-depth // 16)
+    return Counter(lut_rams=-(-width // 4) * banks, choose=width * _tables(banks))
+
+
+# --- stores ------------------------------------------------------------------------------------
+
+
+def store_terms(config: StoreConfig) -> Terms:
+    """A weight or preset store with its loader, block RAMs aside."""
+    columns = len(config.columns)
+    widest = -(-max(config.columns) // 8)
+    loader = 8 * widest
+    terms: Terms = Counter(
+        store=1,
+        column=columns,
+        count=config.address_bits + _bits(widest),
+        registers=loader + 2 * columns + 4 + config.address_bits + _bits(widest),
+        lone=loader,
+    )
+    if config.depth == 1:
+        terms.update(registers=config.width, lone=config.width)
+        return terms
+    terms["registers"] += (config.latency - 1) * config.address_bits
+    terms["lone"] += (config.latency - 1) * config.address_bits
+    shapes = Counter((bits, config.banks(column)) for column, bits in enumerate(config.columns))
+    for (bits, banks), count in shapes.items():
+        for name, value in _column(config, bits, banks).items():
+            terms[name] += count * value
+    return terms
+
+
+def _column(config: StoreConfig, bits: int, banks: int) -> Terms:
+    """The memories of one column, the registers behind them and what selects a bank."""
+    terms: Terms = Counter()
+    if config.kind == "lut":
+        memory = _lut_memory(bits, min(config.depth, 16), config.family)
+        terms.update({name: banks * value for name, value in memory.items()})
+    later = banks * bits * max(0, config.read_registers - 1)
+    terms.update(registers=later, lone=later, choose=banks if banks > 1 else 0)
+    values = banks
+    for stage in range(config.select_stages):
+        if stage == 0 and banks > 1:
+            values = -(-banks // 2)
+            terms["choose"] += bits * values
+            if values == 2:
+                terms["choose"] += bits
+                values = 1
+        elif stage:
+            merged = -(-values // 16)
+            terms["choose"] += bits * -(-(values - merged) // 3)
+            values = merged
+        terms["registers"] += bits * values
+        # LUT RAM is no LUT that a register could share a cell with.
+        terms["lone"] += bits * values if banks == 1 and "lut_rams" in terms else 0
+    return terms
+
+
+def constant_terms(config: StoreConfig) -> Terms:
+    """A store of constants: tables of its address, equal ones shared."""
+    if config.depth == 1:
+        return Counter()
+    address = config.address_bits
+    # Up to complement, and without the two constants.
+    functions = (1 << (1 << address) - 1) - 1 if address <= 4 else config.width
+    # LUT4s of a function of more address bits: a tree that chooses between tables.
+    tables = 2 * -(-config.depth // 16) - 1
+    return Counter(rom=tables * min(config.width, functions), registers=address, lone=address)
+
+
+def constant_weight_terms(config: MvuConfig, tables: ElementTables) -> Terms:
+    """What constant weights take more, or less, than an engine with weights from outside."""
+    shape = config.weight_config
+    if shape.depth > CONSTANT_WORDS:
+        return constant_terms(shape)
+    # XNOR and table are one LUT4.
+    terms: Terms = Counter(registers=shape.address_bits, lone=shape.address_bits)
+    for kind in ("cells", "flipflops", "carries"):
+        known = tables.tree(kind, config.simd, config.pl)
+        constant = config.pl * tables.constant.tree(kind, config.simd)
+        terms[f"match.{kind}"] = config.pe * (constant - known)
+    return terms
+
+
+# --- the rest ----------------------------------------------------------------------------------
+
+
+def converter_terms(config: WidthConverterConfig) -> Terms:
+    """A width converter."""
+    bits_in = config.lanes_in * config.element_bits
+    if config.lanes_in == config.lanes_out:
+        return Counter()
+    if config.lanes_out % config.lanes_in == 0:
+        count = min(config.lanes_out // config.lanes_in, config.beats_in)
+        ragged = config.beats_in % count
+        counts = _bits(count) + (_bits(config.beats_in) if ragged else 0)
+        return Counter(
+            count=counts,
+            registers=count * bits_in + counts + 1,
+            lone=(count - ragged) * bits_in,
+            convert=ragged * bits_in,
+        )
+    if config.lanes_in % config.lanes_out == 0:
+        level = _states(config.lanes_in // config.lanes_out)
+        return Counter(count=level, registers=bits_in + level, convert=bits_in)
+    # A gearbox: a barrel shifter moves the beat to where the buffer ends, stage after stage.
+    units_in, units_out = config.lanes_in // config.unit, config.lanes_out // config.unit
+    unit, capacity = config.unit * config.element_bits, units_in + units_out - 1
+    places = _bits(units_out)
+    shifted = sum(min(units_in + (1 << stage) - 1, capacity) for stage in range(1, places + 1))
+    counts = 2 * _states(capacity) + (0 if config.aligned else _bits(config.beats_in))
+    return Counter(
+        count=counts,
+        registers=capacity * unit + _states(capacity) + 2,
+        convert=capacity * unit * (1 if config.aligned else 2),
+        gearbox=shifted * unit,
+        gearboxes=1,
+    )
+
+
+def head_terms(config: HeadConfig) -> Terms:
+    """The arg-max head, without its store."""
+    index = _bits(config.classes)
+    bits = config.key_bits
+    terms: Terms = Counter(
+        head=bits,
+        count=index,
+        registers=bits + config.score_bits + 3 * index + 2,
+        lone=bits + config.score_bits + index,
+    )
+    if config.affine:
+        terms.update(affine=bits, registers=bits + config.score_bits + 16 + 7, lone=16)
+    return terms
+
+
+def _bits(count: int) -> int:
+    """Bits of a counter of `count` values."""
+    return (count - 1).bit_length()
+
+
+def _states(most: int) -> int:
+    """Bits of a level from 0 to `most`."""
+    return most.bit_length()
+
+
+def _tables(values: int) -> float:
+    """LUT4s that choose one of so many bits: two make a choice of four."""
+    return 2 / 3 * (values - 1)
