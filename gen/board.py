@@ -11,7 +11,7 @@ from typing import Any
 
 from xnorforge.gen.devices import Device, get_device
 from xnorforge.gen.errors import PlanError
-from xnorforge.hw.pll import PllConfig
+from xnorforge.hw.pll_config import PllConfig
 
 __all__ = ["PORTS", "Board", "Pin", "baud_divisor", "read_pins"]
 

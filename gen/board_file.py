@@ -11,7 +11,7 @@ from typing import Any
 from xnorforge.gen.board import PORTS, Board, Pin, baud_divisor
 from xnorforge.gen.devices import DEVICES
 from xnorforge.gen.errors import PlanError
-from xnorforge.hw.pll import PllConfig
+from xnorforge.hw.pll_config import PllConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -38,7 +38,7 @@ from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError, ToolError
 from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import Progress
-from xnorforge.hw.pll import PllConfig
+from xnorforge.hw.pll_config import PllConfig
 
 __all__ = [
     "DEFAULT_SEEDS",

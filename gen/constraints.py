@@ -17,7 +17,7 @@ from typing import Any
 
 from xnorforge.gen.boards import Board
 from xnorforge.gen.errors import BundleError, PlanError, ToolError
-from xnorforge.hw.pll import PLL_KINDS, PllConfig
+from xnorforge.hw.pll_config import PLL_KINDS, PllConfig
 
 __all__ = [
     "Clock",

@@ -17,7 +17,8 @@ from xnorforge.gen.boards import baud_divisor, plan_board
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import run_tool
-from xnorforge.hw.pll import Pll, PllConfig
+from xnorforge.hw.pll import Pll
+from xnorforge.hw.pll_config import PllConfig
 from xnorforge.hw.uart_shell import UartShell, UartShellConfig
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.sw import protocol

@@ -16,8 +16,6 @@ bit of a pair is never made: it needs a table with an input to spare, which the 
 `compress` works column by column, earliest bits first, and leaves one bit a column.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,13 +46,13 @@ class Node:
     """
 
     function: str
-    inputs: tuple[Node, ...] = ()
-    first: Node | None = None
+    inputs: tuple["Node", ...] = ()
+    first: "Node | None" = None
     index: int = 0
     depth: int = 0
 
     @property
-    def sources(self) -> tuple[Node, ...]:
+    def sources(self) -> tuple["Node", ...]:
         """All nodes that this one reads."""
         return self.inputs if self.first is None else (*self.inputs, self.first)
 

@@ -7,8 +7,6 @@ themselves. `make bench` writes it (`benchmarks/engine_cells.py`). A plan record
 that a new table changes new plans only.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cache

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xnorforge.gen.tools import run_tool
-from xnorforge.hw.pll import PLL_KINDS, Pll, PllConfig, ResetSequencer
+from xnorforge.hw.pll import Pll, ResetSequencer
+from xnorforge.hw.pll_config import PLL_KINDS, PllConfig
 
 MHZ = 1_000_000
 # Part in gowin_pll's words, highest PFD, VCO range and output range in Hz, by `DEVICE`.
@@ -22,7 +23,8 @@ GOWIN = {
     "GW1NR-9C": ("GW1NR-9 C6/I5", 400e6, 400e6, 1200e6, 3.125e6, 600e6),
     "GW2A-18C": ("GW2A-18 C8/I7", 500e6, 500e6, 1250e6, 3.90625e6, 625e6),
 }
-PARTS = [(kind, "") for kind in PLL_KINDS if kind != "rPLL"] + [("rPLL", part) for part in GOWIN]
+SINGLE = [kind for kind in PLL_KINDS if kind not in ("rPLL", "none")]  # one part, a PLL
+PARTS = [(kind, "") for kind in SINGLE] + [("rPLL", part) for part in GOWIN]
 
 
 def calculator(tmp_path, name, *args):
@@ -124,7 +126,7 @@ def every_setting(kind, input_hz):
 
 @settings(max_examples=30)
 @given(
-    kind=st.sampled_from([kind for kind in PLL_KINDS if kind != "rPLL"]),
+    kind=st.sampled_from(SINGLE),
     input_mhz=st.integers(10, 133),
     target=st.floats(16e6, 275e6),
 )
@@ -132,6 +134,12 @@ def test_nearest_is_legal_and_none_is_nearer(kind, input_mhz, target):
     setting = PllConfig.nearest(kind, input_mhz * MHZ, target)
     best = min(abs(clk - target) for clk in every_setting(kind, input_mhz * MHZ))
     assert abs(setting.output_hz - target) == pytest.approx(best, abs=1e-3)
+
+
+def test_without_a_pll_only_the_oscillator_can_be_had():
+    assert PllConfig.nearest("none", 12 * MHZ, 12.1e6).output_hz == 12e6
+    with pytest.raises(ValueError, match="no PLL, so the clock is the oscillator's 12 MHz, not 16"):
+        PllConfig.nearest("none", 12 * MHZ, 16e6)
 
 
 @pytest.mark.parametrize("kind, part", PARTS)
