@@ -188,7 +188,7 @@ def markdown(report: dict[str, Any]) -> str:
             notes.append(f"- {row.network.upper()} on {row.board}: {found['failed']}")
             continue
         used, there = found["used"], found["available"]
-        spram = f"{used['spram']} of {there['spram']}" if there.get("spram") else "-"
+        spram = f"{used['sprams']} of {there['sprams']}" if there.get("sprams") else "-"
         lines.append(
             f"{start}| {used['logic_cells']:,} of {there['logic_cells']:,} "
             f"| {used['flip_flops']:,} | {used['block_rams']} of {there['block_rams']} | {spram} "

@@ -25,7 +25,7 @@ class Family:
     place_and_route, packer: names in `gen.tools`. plls: kinds of `hw.pll` that it has.
     constraints_suffixes: of the constraint files that nextpnr reads, pins first.
     routed_suffix, routed_option: suffix of nextpnr's routed result, and the option that names it.
-    cell_keys: what nextpnr's report calls logic cells, block RAMs and DSPs; several are added up.
+    cell_keys: what nextpnr's report calls logic cells, memories and DSPs; several are added up.
         On iCE40 a logic cell is a LUT4 with its carry and flip-flop; on ECP5 and
         Gowin a LUT4, or the place of one that a carry cell or LUT RAM takes.
     flip_flop_prefix: how the names of flip-flop cells begin in yosys's netlist.
@@ -106,6 +106,7 @@ _ICE40 = Family(
     cell_keys={
         "logic_cells": ("ICESTORM_LC",),
         "block_rams": ("ICESTORM_RAM",),
+        "sprams": ("ICESTORM_SPRAM",),
         "dsps": ("ICESTORM_DSP",),
     },
     flip_flop_prefix="SB_DFF",
