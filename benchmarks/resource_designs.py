@@ -352,6 +352,7 @@ ENGINES = (
     (64, 100, "uint", 8, 2, 25, 4),
     (20, 96, "uint", 4, 2, 32, 4),
     (17, 53, "bit", 1, 6, 11, 1),
+    (48, 60, "bit", 1, 24, 3, 1),
 )
 """rows, columns, input kind, input bits, PE, SIMD, PL"""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from resource_designs import Block, Design, Element, blocks, design_names, draw, is_held_out
 
-from xnorforge.gen.resource_terms import Elements, ElementTables, Terms
+from xnorforge.gen.resource_terms import Elements, ElementTables, Terms, chain
 from xnorforge.gen.resources import ELEMENT_TABLES, FITTED, Resources, block_terms, parts_of
 
 __all__ = ["Sample", "elements_of", "fit_family", "samples", "to_toml"]
@@ -37,12 +37,11 @@ FIT_TERMS = {
         "core",
         "shell",
     ),
-    "flipflops": ("match.flipflops", "registers", "planes", "lut_rams", "core", "shell"),
+    "flipflops": ("match.flipflops", "registers", "lut_rams", "core", "shell"),
     "carries": (
         "match.carries",
-        "accumulate",
-        "engine",
-        "count",
+        "accumulate.carries",
+        "count.carries",
         "head",
         "affine",
         "core",
@@ -51,6 +50,10 @@ FIT_TERMS = {
 }
 """The terms that each kind is a sum of."""
 
+COUNTED = ("match.cells", "match.flipflops", "match.carries", "accumulate.carries", "registers")
+"""Terms that are measured alone or counted one by one: their coefficients are near 1."""
+
+BELIEF = 0.3  # how near: a coefficient of 1.1 costs as much as an error of 3 % on a design
 BLOCK_WEIGHT = 0.3
 SMALLEST = {"cells": 150, "flipflops": 100, "carries": 50}
 """Errors of less than these counts are taken as shares of them."""
@@ -76,7 +79,7 @@ class Sample:
                 self.terms.update(terms)
                 self.exact += exact
         elif not isinstance(item.config, Element):
-            self.terms, self.exact = block_terms(item.config, elements)
+            self.terms, self.exact = block_terms(item.config, item.family, elements)
 
     def predicted(self, kind: str, weights: Mapping[str, Mapping[str, float]]) -> float:
         if kind not in FITTED:
@@ -89,12 +92,16 @@ def elements_of(family: str, known: Mapping[str, Any]) -> ElementTables:
 
     def table(name: str) -> Elements:
         found = [
-            (block.config.config.simd, known[block.name]["used"])
+            (block.config.config, known[block.name]["used"])
             for block in blocks(family)
             if isinstance(block.config, Element) and block.config.table == name
         ]
         columns = {kind: tuple(used[kind] for _, used in found) for kind in FITTED}
-        return Elements(simd=tuple(simd for simd, _ in found), **columns)
+        columns["carries"] = tuple(
+            used["carries"] - chain(config.acc_width + config.has_spare, family)
+            for config, used in found
+        )
+        return Elements(simd=tuple(config.simd for config, _ in found), **columns)
 
     return ElementTables(*map(table, ELEMENT_TABLES))
 
@@ -122,7 +129,10 @@ def fit_family(found: Iterable[Sample]) -> dict[str, dict[str, float]]:
         names = [n for n in FIT_TERMS[kind] if any(sample.terms[n] for sample in serving)]
         while True:
             matrix = np.array([[s.terms[name] for name in names] for s in serving], float)
-            solution = np.linalg.lstsq(matrix * scale[:, None], used * scale, rcond=None)[0]
+            ones = np.array([[BELIEF * (n == m) for n in names] for m in names if m in COUNTED])
+            left = np.vstack([matrix * scale[:, None], ones.reshape(-1, len(names))])
+            right = np.append(used * scale, np.full(len(ones), BELIEF))
+            solution = np.linalg.lstsq(left, right, rcond=None)[0]
             if (solution >= 0).all():
                 break
             names.pop(int(solution.argmin()))

@@ -25,6 +25,7 @@ __all__ = [
     "Elements",
     "Terms",
     "buffer_terms",
+    "chain",
     "constant_terms",
     "constant_weight_terms",
     "converter_terms",
@@ -43,7 +44,6 @@ TERMS = {
     "engine": "matrix-vector units: control",
     "count": "bits of counters",
     "registers": "flip-flops counted from the configuration",
-    "planes": "bits of sums of planes",
     "lone": "flip-flops with no LUT before them",
     "choose": "LUTs of multiplexers",
     "stored": "bits of memories made of flip-flops",
@@ -68,6 +68,9 @@ CONSTANT_WORDS = 8
 """Words of constant weights that they were measured with: three address bits, beside which a
 LUT4 has room for the input."""
 
+# Widest adder without a carry chain, and bits of a carry cell.
+_CHAINS = {"ice40": (0, 1), "ecp5": (4, 2), "gowin": (2, 1)}
+
 
 # --- engine ------------------------------------------------------------------------------------
 
@@ -76,7 +79,7 @@ LUT4 has room for the input."""
 class Elements:
     """Processing elements measured alone, by SIMD width; between widths the model goes straight.
 
-    simd: ascending, from 1. The other lists run beside it.
+    simd: ascending, from 1. The other lists run beside it. carries: without the accumulator's.
     """
 
     simd: tuple[int, ...]
@@ -113,43 +116,70 @@ class ElementTables:
 
 def engine_terms(config: MvuConfig, elements: ElementTables) -> Terms:
     """A MatrixVectorUnit without its stores and without its input buffer."""
-    widths = _added_widths(config.simd, config.input_bits, config.pl)
+    sums = _plane_sums(config.simd, config.input_bits, config.pl)
+    adders = [width - low for width, low in sums]
     bits = config.score_bits if config.scores else 1
     queue = config.credits * config.pe * bits
-    places = (config.nf, config.sf, config.groups, config.nf * config.sf)
-    counts = sum(map(_bits, places)) + _states(config.buffer_depth) + _states(config.credits)
+    counters = [_bits(n) for n in (config.nf, config.sf, config.groups, config.nf * config.sf)]
+    counters += [_states(config.buffer_depth), _states(config.credits)]
     delay = config.issue_latency + config.pe_config.control_latency
     controls = delay * (2 + (2 if config.groups > 1 else 0)) + config.latency
     controls += config.read_delay * (3 + _bits(config.groups))
     lead = config.issue_latency - config.weight_config.latency
     controls += max(0, lead) * _bits(config.nf * config.sf)
+    # Scores leave the accumulator's top bits unused.
+    accumulator = config.acc_width
+    if config.scores:
+        accumulator = config.score_bits - (config.input_kind == "bit")
+    own = config.pe * (accumulator + _plane_registers(config, sums))
+    spare = config.pe_config.has_spare
+    chains = sum(chain(width, config.family) for width in (accumulator + spare, *adders))
     return Counter(
         {
             "match.cells": config.pe * elements.tree("cells", config.simd, config.pl),
             "match.flipflops": config.pe * elements.tree("flipflops", config.simd, config.pl),
             "match.carries": config.pe * elements.tree("carries", config.simd, config.pl),
-            "accumulate": config.pe * (config.acc_width + sum(widths)),
-            "elements": config.pe * (1 + len(widths)),
+            "accumulate": config.pe * (accumulator + sum(adders)),
+            "accumulate.carries": config.pe * chains,
+            "elements": config.pe * (1 + len(sums)),
             "engine": 1,
-            "count": counts,
-            "registers": config.pe * config.acc_width + queue + config.credits + counts + controls,
-            "planes": config.pe * sum(widths),
+            "count": sum(counters),
+            "count.carries": sum(chain(width, config.family) for width in counters),
+            "registers": own + queue + config.credits + sum(counters) + controls,
             "lone": queue + controls,
             "choose": (config.credits - 1) * config.pe * bits,
         }
     )
 
 
-def _added_widths(simd: int, bits: int, planes: int) -> list[int]:
-    """Widths of the adders that join the planes of a step, and the steps of a fold."""
-    widths, nodes = [], [1] * planes
+def _plane_sums(simd: int, bits: int, planes: int) -> list[tuple[int, int]]:
+    """(width, low bits that pass) of the sums of more than two planes and of a fold's steps.
+
+    Sums of two planes are part of the elements measured with two planes.
+    """
+    sums, nodes = [], [1] * planes
     while len(nodes) > 1:
-        joined = [low + high for low, high in zip(nodes[::2], nodes[1::2], strict=False)]
-        widths += [(simd * ((1 << count) - 1)).bit_length() for count in joined]
-        nodes = joined + nodes[len(joined) * 2 :]
+        pairs = list(zip(nodes[::2], nodes[1::2], strict=False))
+        sums += [(_sum_bits(simd, low + high), low) for low, high in pairs if low + high > 2]
+        nodes = [low + high for low, high in pairs] + nodes[len(pairs) * 2 :]
     if planes < bits:
-        widths.append((simd * ((1 << bits) - 1)).bit_length())
-    return widths
+        sums.append((_sum_bits(simd, bits), planes))
+    return sums
+
+
+def _plane_registers(config: MvuConfig, sums: list[tuple[int, int]]) -> int:
+    """Registers of the sums of planes, beyond those of the elements measured with two planes."""
+    if config.pl <= 2 or config.pe_config.pipeline != "output":
+        return sum(width for width, _ in sums)
+    # One register behind all of a step's planes, instead of one behind every two.
+    pairs = config.pl // 2 * _sum_bits(config.simd, 2)
+    fold = sums[-1][0] if config.groups > 1 else 0
+    return _sum_bits(config.simd, config.pl) + fold - pairs
+
+
+def _sum_bits(simd: int, planes: int) -> int:
+    """Bits of the sum of so many planes."""
+    return (simd * ((1 << planes) - 1)).bit_length()
 
 
 def buffer_terms(config: MvuConfig, kind: str) -> Terms:
@@ -157,10 +187,17 @@ def buffer_terms(config: MvuConfig, kind: str) -> Terms:
     depth = config.buffer_depth
     width = config.simd * config.input_bits
     dead = (config.sf * config.simd - config.columns) * config.input_bits
-    counts = 3 * _bits(depth) + _states(depth) + _bits(config.sf)
+    counters = [_bits(depth)] * 3 + [_states(depth), _bits(config.sf)]
+    counts = sum(counters)
     # The register behind a block RAM follows no LUT.
     terms: Terms = Counter(
-        count=counts, registers=counts + width, choose=dead, lone=width if kind == "block" else 0
+        {
+            "count": counts,
+            "count.carries": sum(chain(bits, config.family) for bits in counters),
+            "registers": counts + width,
+            "choose": dead,
+            "lone": width if kind == "block" else 0,
+        }
     )
     if config.input_kind == "int":
         terms["choose"] += config.simd
@@ -199,6 +236,7 @@ def store_terms(config: StoreConfig) -> Terms:
         registers=loader + 2 * columns + 4 + config.address_bits + _bits(widest),
         lone=loader,
     )
+    terms["count.carries"] = chain(config.address_bits, config.family)
     if config.depth == 1:
         terms.update(registers=config.width, lone=config.width)
         return terms
@@ -266,7 +304,7 @@ def constant_weight_terms(config: MvuConfig, tables: ElementTables) -> Terms:
 # --- the rest ----------------------------------------------------------------------------------
 
 
-def converter_terms(config: WidthConverterConfig) -> Terms:
+def converter_terms(config: WidthConverterConfig, family: str) -> Terms:
     """A width converter."""
     bits_in = config.lanes_in * config.element_bits
     if config.lanes_in == config.lanes_out:
@@ -275,28 +313,34 @@ def converter_terms(config: WidthConverterConfig) -> Terms:
         count = min(config.lanes_out // config.lanes_in, config.beats_in)
         ragged = config.beats_in % count
         counts = _bits(count) + (_bits(config.beats_in) if ragged else 0)
-        return Counter(
+        terms: Terms = Counter(
             count=counts,
             registers=count * bits_in + counts + 1,
             lone=(count - ragged) * bits_in,
             convert=ragged * bits_in,
         )
+        terms["count.carries"] = chain(_bits(count), family)
+        return terms
     if config.lanes_in % config.lanes_out == 0:
         level = _states(config.lanes_in // config.lanes_out)
-        return Counter(count=level, registers=bits_in + level, convert=bits_in)
+        terms = Counter(count=level, registers=bits_in + level, convert=bits_in)
+        terms["count.carries"] = chain(level, family)
+        return terms
     # A gearbox: a barrel shifter moves the beat to where the buffer ends, stage after stage.
     units_in, units_out = config.lanes_in // config.unit, config.lanes_out // config.unit
     unit, capacity = config.unit * config.element_bits, units_in + units_out - 1
     places = _bits(units_out)
     shifted = sum(min(units_in + (1 << stage) - 1, capacity) for stage in range(1, places + 1))
     counts = 2 * _states(capacity) + (0 if config.aligned else _bits(config.beats_in))
-    return Counter(
+    terms = Counter(
         count=counts,
         registers=capacity * unit + _states(capacity) + 2,
         convert=capacity * unit * (1 if config.aligned else 2),
         gearbox=shifted * unit,
         gearboxes=1,
     )
+    terms["count.carries"] = 3 * chain(_states(capacity), family)
+    return terms
 
 
 def head_terms(config: HeadConfig) -> Terms:
@@ -312,6 +356,12 @@ def head_terms(config: HeadConfig) -> Terms:
     if config.affine:
         terms.update(affine=bits, registers=bits + config.score_bits + 16 + 7, lone=16)
     return terms
+
+
+def chain(bits: int, family: str) -> int:
+    """Carry cells of an adder; synthesis makes narrow ones without a carry chain."""
+    narrow, step = _CHAINS[family]
+    return -(-bits // step) if bits > narrow else 0
 
 
 def _bits(count: int) -> int:

@@ -214,7 +214,7 @@ def store(config: StoreConfig) -> Resources:
 
 def converter(config: WidthConverterConfig, family: str) -> Resources:
     """A WidthConverter between two stages."""
-    return _weighed(family, converter_terms(config), Resources())
+    return _weighed(family, converter_terms(config, family), Resources())
 
 
 def head(config: HeadConfig) -> Resources:
@@ -227,13 +227,15 @@ def _weighed(family: str, terms: Terms, exact: Resources) -> Resources:
 
 
 def block_terms(
-    config: MvuConfig | StoreConfig | WidthConverterConfig | HeadConfig, elements: ElementTables
+    config: MvuConfig | StoreConfig | WidthConverterConfig | HeadConfig,
+    family: str,
+    elements: ElementTables,
 ) -> tuple[Terms, Resources]:
     """Terms and exact counts of one block alone; an engine has its buffer and no other store."""
     if isinstance(config, StoreConfig):
         return _store(config)
     if isinstance(config, WidthConverterConfig):
-        return converter_terms(config), Resources()
+        return converter_terms(config, family), Resources()
     if isinstance(config, HeadConfig):
         return head_terms(config), Resources()
     terms, exact = _mvu_store(config, "buffer_store", config.buffer_store, elements)
@@ -290,7 +292,7 @@ def parts_of(
     waiting: Terms = Terms()
     for stage in core_parts(network, plan).stages:
         if isinstance(stage, WidthConverterConfig):
-            waiting = converter_terms(stage)
+            waiting = converter_terms(stage, plan.family)
             continue
         if isinstance(stage, MvuConfig):
             terms = engine_terms(stage, elements)
@@ -309,7 +311,7 @@ def parts_of(
         step = 8 if value.bits == 1 else 1
         link = WidthConverterConfig(value.size, value.bits, step, plan.lanes)
         blocks = Resources(blocks=shell_blocks)
-        rows["shell"] = _sum(_SHELL, converter_terms(link)), blocks
+        rows["shell"] = _sum(_SHELL, converter_terms(link, plan.family)), blocks
     return rows
 
 
