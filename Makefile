@@ -34,7 +34,7 @@ lint: $(VENV)/.all
 	@$(BIN)/mypy -p xnorforge.hw -p xnorforge.gen -p xnorforge.sim -p xnorforge.sw
 
 bench: $(VENV)/.all
-	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit; done
+	@$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf $(VENV) build dist results *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
