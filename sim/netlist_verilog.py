@@ -25,8 +25,9 @@ __all__ = ["MappedNetlist"]
 
 _CLOCK_PAIRS = (("CLKA", "CLKB"), ("RCLK", "WCLK"))
 _NO_CELLS = ("$scopeinfo",)  # notes of yosys about hierarchy that is gone
-# Inputs that yosys leaves open because the cell's parameters turn them off.
-_OPEN_INPUTS = {"TRELLIS_FF": {"M", "CE", "LSR"}}
+# Inputs that are left open because the cell's parameters turn them off, and a Gowin table's that
+# do not matter (gen.synthesis): the latter get a random level.
+_OPEN_INPUTS = {"TRELLIS_FF": {"M", "CE", "LSR"}, "LUT4": {"I0", "I1", "I2", "I3"}}
 _PLLS = ("SB_PLL40_CORE", "SB_PLL40_PAD", "EHXPLLL", "rPLL")  # have many inputs without use
 
 
@@ -106,6 +107,9 @@ class MappedNetlist:
                 f".{key}({parameter(value)})" for key, value in cell["parameters"].items()
             )
             pins = [f".{port}({word(bits)})" for port, bits in cell["connections"].items() if bits]
+            if cell["type"] == "LUT4":
+                inputs = {port for port, way in self.ports["LUT4"].items() if way == "input"}
+                pins += [f".{port}({bit('x')})" for port in sorted(inputs - {*cell["connections"]})]
             lines.append(f"  // {name}")
             lines.append(
                 f"  {cell['type']} {f'#({settings}) ' if settings else ''}c{index} "
