@@ -91,6 +91,7 @@ def check(result, name):
     assert 0 <= 1 / result.clock_hz - 1 / result.constraint_hz < 1.01e-12
     assert result.fmax_hz >= result.constraint_hz
     assert result.available == {
+        **({"sprams": device.spram_blocks} if device.family.name == "ice40" else {}),
         "logic_cells": device.luts,
         "block_rams": device.block_rams,
         "dsps": device.dsps,

@@ -115,7 +115,7 @@ run_tool("yosys", ["slow.ys"], cwd=folder, log=folder / "log")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_tool_dies_with_us(tmp_path, number):
-    (tmp_path / "slow.ys").write_text("exec -- sleep 4\n")
+    (tmp_path / "slow.ys").write_text("exec -- sleep 60\n")
     with subprocess.Popen(
         [sys.executable, "-c", RUNNER, str(tmp_path)],
         stdout=subprocess.PIPE,

@@ -136,7 +136,9 @@ def test_trace_needs_the_same_layers_an_image_and_onnxruntime(path, monkeypatch)
     with pytest.raises(ModelError, match=r"has layers .*\(6, 16\).* the network has"):
         trace(path, IMAGES, network=shorter)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ToolError, match="pip install onnxruntime"):
+    with pytest.raises(
+        ToolError, match=r"onnxruntime is not installed: pip install 'xnorforge\[sim\]'"
+    ):
         trace(path, IMAGES)
 
 

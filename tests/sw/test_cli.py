@@ -139,7 +139,7 @@ def test_random_images_cover_the_pixel_range() -> None:
         (("program", "nowhere"), "nowhere"),
         (("infer", "nowhere", "digits.npz", "--port", "/dev/null"), "nowhere"),
         (("train", "mnist-xxl"), "mnist-xxl"),
-        (("verify", "nowhere", "--level", "netlist"), "netlist"),
+        (("verify", "nowhere", "--level", "silicon"), "silicon"),
         (("frobnicate",), "frobnicate"),
     ],
 )
