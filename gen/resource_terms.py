@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
@@ -296,7 +297,7 @@ def constant_weight_terms(config: MvuConfig, tables: ElementTables) -> Terms:
     terms: Terms = Counter(registers=shape.address_bits, lone=shape.address_bits)
     for kind in ("cells", "flipflops", "carries"):
         known = tables.tree(kind, config.simd, config.pl)
-        constant = config.pl * tables.constant.tree(kind, config.simd)
+        constant: Any = config.pl * tables.constant.tree(kind, config.simd)
         terms[f"match.{kind}"] = config.pe * (constant - known)
     return terms
 
@@ -374,6 +375,6 @@ def _states(most: int) -> int:
     return most.bit_length()
 
 
-def _tables(values: int) -> float:
+def _tables(values: int) -> Any:  # a fraction, which Counter's stub knows nothing of
     """LUT4s that choose one of so many bits: two make a choice of four."""
     return 2 / 3 * (values - 1)
