@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 SMALLEST = ("core", "shell")
-DESIGNS = 24
+DESIGNS = 28
 """Whole designs a family."""
 
 BOARDS = {
@@ -339,7 +339,7 @@ def blocks(family: str) -> list[Block]:
 
 
 ELEMENTS = (1, 2, 4, 8, 9, 16, 17, 32, 49, 64, 98, 128, 129, 256, 257, 392)
-FEW_ELEMENTS = (1, 8, 16, 32, 128)
+FEW_ELEMENTS = (1, 8, 9, 16, 17, 32, 128)
 """SIMD widths of processing elements measured alone, and of those with two planes or constant
 weights. The model goes straight between them."""
 
