@@ -14,6 +14,7 @@ keeps nothing).
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import json
@@ -112,9 +113,10 @@ class StepCache:
                 self._remove(entry)
             try:
                 os.rename(work, entry)
-            except OSError:
-                # Another build may have been first, with the same files.
-                if not entry.is_dir():
+            except OSError as error:
+                # Another build was first, with the same files. Looking for them now would
+                # be a race with a third one, that replaces them.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
