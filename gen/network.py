@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The integer network: every value an integer, every rule explicit.
+"""The integer network: input, layers (see `gen.layers`), head, and their canonical files.
 
 Lowering produces it, `sim.reference` executes it, the planner and the circuits are made from it.
 Nothing here or after it knows which framework the model came from.
 
-    input -> Dense -> Dense -> ... -> Head
+    input -> layer -> layer -> ... -> layer -> head
 
-The meaning of `Dense` is the *signed integer dot product*; counting matching bits is a private
-encoding of the engine. Thresholds are canonical, `dot >= threshold`: rows whose source slope was
-negative have been negated, so two models of one shape differ in numbers only.
+A layer takes what the one before it gives, or names its inputs: a value may feed several layers.
 """
 
 import dataclasses
@@ -22,46 +20,27 @@ import numpy as np
 
 from xnorforge.gen.api import NetworkMethods
 from xnorforge.gen.errors import BundleError, ModelError
+from xnorforge.gen.layers import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Layer,
+    Pool,
+    Product,
+    Threshold,
+    ValueType,
+    WeightType,
+)
+from xnorforge.hw.geometry import Window
 
 __all__ = ["Dense", "Head", "Input", "Network", "ValueType"]
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
+INPUT = "input"  # how layers name the network's input
 
 
-@dataclass(frozen=True)
-class ValueType:
-    """Type of the values on an edge.
-
-    kind: "bit" (1 = +1, 0 = -1), "uint" (0 .. 2^bits - 1) or "int" (two's complement).
-    shape: HWC for maps, (K,) for vectors; the last axis is fastest.
-    """
-
-    kind: str
-    bits: int
-    shape: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("bit", "uint", "int"):
-            raise ModelError(f"Value kind must be 'bit', 'uint' or 'int', not {self.kind!r}")
-        if self.bits < 1 or (self.kind == "bit" and self.bits != 1):
-            raise ModelError(f"A {self.kind!r} value cannot have {self.bits} bits")
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape))
-
-    @property
-    def low(self) -> int:
-        """Smallest value."""
-        return {"bit": -1, "uint": 0, "int": -(1 << (self.bits - 1))}[self.kind]
-
-    @property
-    def high(self) -> int:
-        """Largest value."""
-        return {"bit": 1, "uint": (1 << self.bits) - 1, "int": ~self.low}[self.kind]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Input:
     """What the network takes, and how an image of bytes becomes it.
 
@@ -69,6 +48,8 @@ class Input:
     pixel: "uint8" or "int8", the dtype of one image element as the user holds it.
     threshold: for a "bit" value, the bit is `pixel >= threshold` (or its inverse with
         `inverted`); None for multi-bit values, whose pixels are taken as they are.
+    table: int64 (256,) or (channels, 256): a multi-bit value's integer for each pixel 0 .. 255,
+        where the source quantises its input (of each channel); None: the pixel itself.
     note: one sentence for people, e.g. the scaling that was folded away.
     """
 
@@ -77,6 +58,23 @@ class Input:
     threshold: int | None = None
     inverted: bool = False
     note: str = ""
+    table: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        table = self.table
+        if table is None:
+            return
+        if self.value.kind == "bit" or self.pixel != "uint8":
+            raise ModelError("An input table is for uint8 pixels of a multi-bit value")
+        if table.shape not in ((256,), (self.value.channels, 256)) or table.dtype != np.int64:
+            raise ModelError(
+                f"An input table is int64 (256,) or ({self.value.channels}, 256), not {table.shape}"
+            )
+        if table.min() < self.value.low or table.max() > self.value.high:
+            raise ModelError(
+                f"An input table holds {table.min()} to {table.max()}; the value is "
+                f"{self.value.low} to {self.value.high}"
+            )
 
     @property
     def image_bytes(self) -> int:
@@ -86,78 +84,31 @@ class Input:
     def quantise(self, images: np.ndarray) -> np.ndarray:
         """Images (N, *shape) of dtype `pixel` -> (N, K) integers: 0/1 for "bit", else values.
 
-        Any shape whose elements flatten (C order) to `value.size` per image is taken.
-        Raises ModelError on a wrong dtype or element count.
+        Any shape whose elements flatten (C order) to `value.size` per image is taken, except a
+        map of another layout. Raises ModelError on a wrong dtype, element count or layout.
         """
         images = np.asarray(images)
         if images.dtype != np.dtype(self.pixel):
             raise ModelError(f"Images must be {self.pixel}, not {images.dtype}")
-        if images.ndim < 2 or int(np.prod(images.shape[1:])) != self.value.size:
-            raise ModelError(
-                f"Images must be (N, {', '.join(map(str, self.value.shape))}), not {images.shape}"
-            )
+        shape = self.value.shape
+        wrong = images.ndim < 2 or int(np.prod(images.shape[1:])) != self.value.size
+        if len(shape) == 3 and images.ndim == 4 and shape[2] > 1:
+            wrong = wrong or images.shape[1:] != shape
+        if wrong:
+            text = f"Images must be (N, {', '.join(map(str, shape))}), not {images.shape}"
+            if len(shape) == 3 and images.shape[1:] == (shape[2], *shape[:2]):
+                text += ": channels last, move the axis"
+            raise ModelError(text)
         flat = images.reshape(len(images), self.value.size)
         if self.value.kind == "bit":
             return ((flat >= self.threshold) ^ self.inverted).astype(np.uint8)
-        return flat
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """Fully connected: `dot[n] = sum_k weights[n, k] * x[k]`, then threshold or scores.
-
-    weights: int8 (rows, columns), every entry -1 or +1.
-    thresholds: int64 (rows,): output bit n is `dot[n] >= thresholds[n]`, each within
-        [dot_low, dot_high + 1] (always ... never); None: the dots themselves are the output.
-    """
-
-    name: str
-    source: ValueType
-    weights: np.ndarray
-    thresholds: np.ndarray | None
-
-    def __post_init__(self) -> None:
-        w = self.weights
-        if w.ndim != 2 or w.dtype != np.int8 or not np.isin(w, (-1, 1)).all():
-            raise ModelError(f"Layer {self.name!r}: weights must be an int8 matrix of -1 and +1")
-        if 0 in w.shape:
-            raise ModelError(
-                f"Layer {self.name!r}: needs at least one row and one column, not {w.shape}"
-            )
-        if w.shape[1] != self.source.size:
-            raise ModelError(
-                f"Layer {self.name!r}: {w.shape[1]} weight columns for {self.source.size} inputs"
-            )
-        t = self.thresholds
-        if t is not None and (t.shape != (w.shape[0],) or t.dtype != np.int64):
-            raise ModelError(f"Layer {self.name!r}: thresholds must be int64 ({w.shape[0]},)")
-        if t is not None and ((t < self.dot_low) | (t > self.dot_high + 1)).any():
-            raise ModelError(
-                f"Layer {self.name!r}: thresholds must lie in [{self.dot_low}, {self.dot_high + 1}]"
-            )
-
-    @property
-    def rows(self) -> int:
-        return self.weights.shape[0]
-
-    @property
-    def columns(self) -> int:
-        return self.weights.shape[1]
-
-    @property
-    def dot_high(self) -> int:
-        """Bound on any dot product: `columns * max|x|` (not per row: rows can be exchanged)."""
-        return self.columns * max(abs(self.source.low), self.source.high)
-
-    @property
-    def dot_low(self) -> int:
-        return -self.dot_high
-
-    @property
-    def output(self) -> ValueType:
-        if self.thresholds is not None:
-            return ValueType("bit", 1, (self.rows,))
-        return ValueType("int", self.dot_high.bit_length() + 1, (self.rows,))
+        if self.table is None:
+            return flat
+        dtype = np.int8 if self.value.kind == "int" else np.uint8
+        if self.table.ndim == 1:
+            return self.table.astype(dtype)[flat]
+        channel = np.arange(self.value.size) % self.value.channels
+        return self.table.astype(dtype)[channel, flat]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,75 +144,113 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Network(NetworkMethods):
-    """A complete integer network.
+    """A complete integer network: layers in an order in which each takes what earlier ones give.
 
     source: provenance for people (file name, format, notes on exactness), never used to compute.
     """
 
     name: str
     input: Input
-    layers: tuple[Dense, ...]
+    layers: tuple[Layer, ...]
     head: Head
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise ModelError(f"Network {self.name!r} has no layers")
-        value = self.input.value
-        for layer in self.layers:
-            got, want = layer.source, value
-            if (got.kind, got.bits, got.size) != (want.kind, want.bits, want.size):
-                raise ModelError(f"Layer {layer.name!r}: takes {got}, but is fed {want}")
-            value = layer.output
-        if self.layers[-1].thresholds is not None:
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) != len(names) or INPUT in names:
+            raise ModelError(f"Network {self.name!r}: layer names repeat: {names}")
+        known = {INPUT: self.input.value}
+        used = set()
+        for index, layer in enumerate(self.layers):
+            taken = self.inputs_of(index)
+            used.update(taken)
+            if len(taken) != len(layer.sources):
+                raise ModelError(
+                    f"Layer {layer.name!r}: names {len(taken)} inputs, takes {len(layer.sources)}"
+                )
+            for name, want in zip(taken, layer.sources, strict=True):
+                if name not in known:
+                    raise ModelError(f"Layer {layer.name!r}: no layer {name!r} comes before it")
+                got = known[name]
+                same = (got.kind, got.bits, got.size) == (want.kind, want.bits, want.size)
+                if not same or (len(want.shape) > 1 and got.shape != want.shape):
+                    raise ModelError(f"Layer {layer.name!r}: takes {want}, but is fed {got}")
+            known[layer.name] = layer.output
+        for name in names[:-1]:
+            if name not in used:
+                raise ModelError(f"Layer {name!r}: nothing takes its output")
+        if INPUT not in used:
+            raise ModelError(f"Network {self.name!r}: nothing takes its input")
+        scores = self.layers[-1].output
+        if scores.kind != "int":
             raise ModelError(f"Network {self.name!r}: the last layer must give scores, not bits")
+        if scores.pixels != 1:
+            raise ModelError(
+                f"Network {self.name!r}: the last layer must give one vector of scores, "
+                f"not {scores.shape}"
+            )
         if self.head.scale is not None and len(self.head.scale) != self.classes:
             raise ModelError(
                 f"Network {self.name!r}: {len(self.head.scale)} scales for {self.classes} classes"
             )
-        names = [layer.name for layer in self.layers]
-        if len(set(names)) != len(names):
-            raise ModelError(f"Network {self.name!r}: layer names repeat: {names}")
+
+    def inputs_of(self, index: int) -> tuple[str, ...]:
+        """Names of what layer `index` takes."""
+        return self.layers[index].inputs or (self.layers[index - 1].name if index else INPUT,)
+
+    def consumers(self) -> dict[str, list[str]]:
+        """Who takes what, by name; a layer that takes a value twice is there twice."""
+        found: dict[str, list[str]] = {INPUT: [], **{layer.name: [] for layer in self.layers}}
+        for index, layer in enumerate(self.layers):
+            for name in self.inputs_of(index):
+                found[name].append(layer.name)
+        return found
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every value feeds exactly the next layer."""
+        return all(
+            self.inputs_of(i) == ((self.layers[i - 1].name if i else INPUT),)
+            for i in range(len(self.layers))
+        )
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """The layers that hold weights, in order."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Product))
 
     @property
     def classes(self) -> int:
-        return self.layers[-1].rows
+        return self.layers[-1].output.channels
 
     @property
     def weight_bits(self) -> int:
-        return sum(layer.weights.size for layer in self.layers)
+        return sum(layer.weight_bits for layer in self.products)
 
     @property
     def macs(self) -> int:
         """Binary multiply-accumulates per image (an n-bit input counts n times)."""
-        return sum(layer.weights.size * layer.source.bits for layer in self.layers)
+        return sum(layer.macs for layer in self.products)
 
     # --- canonical files -------------------------------------------------------------------
 
     def to_files(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The JSON description and the arrays. Deterministic: same network, same content."""
         arrays: dict[str, np.ndarray] = {}
-        layers = []
-        for i, layer in enumerate(self.layers):
-            arrays[f"weights_{i}"] = np.packbits(layer.weights > 0, axis=1, bitorder="little")
-            if layer.thresholds is not None:
-                arrays[f"thresholds_{i}"] = layer.thresholds
-            layers.append(
-                {
-                    "op": "dense",
-                    "name": layer.name,
-                    "source": dataclasses.asdict(layer.source),
-                    "rows": layer.rows,
-                    "columns": layer.columns,
-                    "output": "scores" if layer.thresholds is None else "bits",
-                }
-            )
+        layers = [_layer_item(layer, i, arrays) for i, layer in enumerate(self.layers)]
         if self.head.scale is not None and self.head.offset is not None:
             arrays["head_scale"], arrays["head_offset"] = self.head.scale, self.head.offset
+        given = {f.name: getattr(self.input, f.name) for f in dataclasses.fields(self.input)}
+        given["value"] = dataclasses.asdict(self.input.value)
+        table = given.pop("table")
+        if table is not None:
+            arrays["input_table"] = table
         description = {
             "format": FORMAT_VERSION,
             "name": self.name,
-            "input": dataclasses.asdict(self.input),
+            "input": given,
             "layers": layers,
             "head": {"tie": self.head.tie, "affine": self.head.scale is not None},
             "source": self.source,
@@ -276,16 +265,7 @@ class Network(NetworkMethods):
                 f"network.json has format {description.get('format')!r}; "
                 f"this version reads {FORMAT_VERSION.split('.')[0]}.x"
             )
-        layers = []
-        for i, item in enumerate(description["layers"]):
-            if item["op"] != "dense":
-                raise BundleError(f"network.json layer {item['name']!r}: unknown op {item['op']!r}")
-            bits = np.unpackbits(
-                arrays[f"weights_{i}"], axis=1, count=item["columns"], bitorder="little"
-            )
-            thresholds = arrays[f"thresholds_{i}"] if item["output"] == "bits" else None
-            weights = (2 * bits.astype(np.int8) - 1).astype(np.int8)
-            layers.append(Dense(item["name"], _value_type(item["source"]), weights, thresholds))
+        layers = tuple(_layer_from(item, i, arrays) for i, item in enumerate(description["layers"]))
         head = description["head"]
         affine = head["affine"]
         spec = description["input"]
@@ -297,8 +277,9 @@ class Network(NetworkMethods):
                 threshold=spec["threshold"],
                 inverted=spec["inverted"],
                 note=spec.get("note", ""),
+                table=arrays.get("input_table"),
             ),
-            layers=tuple(layers),
+            layers=layers,
             head=Head(
                 head["tie"],
                 arrays["head_scale"] if affine else None,
@@ -330,6 +311,83 @@ class Network(NetworkMethods):
         for key in sorted(arrays):
             sha.update(key.encode() + arrays[key].tobytes())
         return sha.hexdigest()
+
+
+# --- layers in files ----------------------------------------------------------------------------
+
+_OPS: dict[str, type[Layer]] = {
+    "dense": Dense,
+    "conv": Conv,
+    "pool": Pool,
+    "threshold": Threshold,
+    "add": Add,
+    "concat": Concat,
+}
+_ARRAYS = ("thresholds", "offsets", "multipliers", "sign")
+
+
+def _layer_item(layer: Layer, index: int, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The JSON of a layer; its arrays are added to `arrays` under `<field>_<index>`."""
+    op = next(name for name, kind in _OPS.items() if type(layer) is kind)
+    item: dict[str, Any] = {"op": op, "name": layer.name}
+    if layer.inputs:
+        item["inputs"] = list(layer.inputs)
+    if isinstance(layer, Add | Concat):
+        item["sources"] = [dataclasses.asdict(source) for source in layer.sources]
+    else:
+        item["source"] = dataclasses.asdict(layer.sources[0])
+    for name in _ARRAYS:
+        value = getattr(layer, name, None)
+        if value is not None:
+            arrays[f"{name}_{index}"] = value
+    if isinstance(layer, Product):
+        planes = layer.weight_type.split(layer.matrix) > 0
+        packed = np.packbits(planes, axis=-1, bitorder="little")
+        arrays[f"weights_{index}"] = packed[0] if len(packed) == 1 else packed
+        item["rows"], item["columns"] = layer.rows, layer.columns
+        item["output"] = "scores" if layer.thresholds is None else "bits"
+        if layer.weight_type != WeightType():
+            item["weight_type"] = dataclasses.asdict(layer.weight_type)
+    if isinstance(layer, Conv | Pool):
+        item["window"] = dataclasses.asdict(layer.window)
+    if isinstance(layer, Conv):
+        item["groups"], item["pad_value"] = layer.groups, layer.pad_value
+    if isinstance(layer, Pool):
+        item["kind"] = layer.kind
+    return item
+
+
+def _layer_from(item: dict[str, Any], index: int, arrays: Any) -> Layer:
+    """Inverse of `_layer_item`."""
+    op = item["op"]
+    if op not in _OPS:
+        raise BundleError(f"network.json layer {item['name']!r}: unknown op {op!r}")
+    fields: dict[str, Any] = {"name": item["name"], "inputs": tuple(item.get("inputs", ()))}
+    for name in _ARRAYS:
+        if f"{name}_{index}" in arrays:
+            fields[name] = arrays[f"{name}_{index}"]
+    if "window" in item:
+        fields["window"] = Window(**{key: tuple(v) for key, v in item["window"].items()})
+    if op in ("add", "concat"):
+        fields["sources"] = tuple(_value_type(source) for source in item["sources"])
+        return _OPS[op](**fields)
+    fields["source"] = _value_type(item["source"])
+    if op == "pool":
+        fields["kind"] = item["kind"]
+    if op in ("dense", "conv"):
+        kind = WeightType(**item.get("weight_type", {}))
+        bits = np.unpackbits(
+            arrays[f"weights_{index}"], axis=-1, count=item["columns"], bitorder="little"
+        )
+        planes = 2 * bits.reshape(kind.planes, item["rows"], item["columns"]).astype(np.int64) - 1
+        weights = np.tensordot(np.array(kind.coefficients), planes, 1)
+        weights = (weights // (2 if kind.kind == "int" else 1)).astype(np.int8)
+        if op == "conv":
+            fields["groups"], fields["pad_value"] = item["groups"], item["pad_value"]
+            weights = weights.reshape(item["rows"], *fields["window"].kernel, -1)
+        fields["weights"], fields["weight_type"] = weights, kind
+        fields.setdefault("thresholds", None)
+    return _OPS[op](**fields)
 
 
 def _value_type(item: dict[str, Any]) -> ValueType:

@@ -117,7 +117,7 @@ def test_unknown_versions_and_ops_are_refused() -> None:
     with pytest.raises(BundleError, match=r"format '2\.0'"):
         Network.from_files({**description, "format": "2.0"}, arrays)
     description = json.loads(json.dumps(description))
-    description["layers"][0]["op"] = "conv"
+    description["layers"][0]["op"] = "attention"
     with pytest.raises(BundleError, match="'dense0': unknown op 'conv'"):
         Network.from_files(description, arrays)
     description["format"], description["layers"][0]["op"] = "1.9", "dense"
