@@ -113,15 +113,18 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """From scores to a label: `key[c] = scale[c] * score[c] + offset[c]`, then the arg-max.
+    """From scores to a label: `key[c] = scale[c] * score[c] + offset[c]`, then the rule.
 
     tie: "first" or "last" index wins among equal keys.
     scale, offset: int64 (classes,) or both None for scale 1, offset 0.
+    rule: "argmax", or "highest_bit": the highest class whose key is not negative, 0 where there
+        is none (`tie` is not used).
     """
 
     tie: str = "first"
     scale: np.ndarray | None = None
     offset: np.ndarray | None = None
+    rule: str = "argmax"
 
     def __post_init__(self) -> None:
         if self.scale is None or self.offset is None:
@@ -131,12 +134,18 @@ class Head:
             raise ModelError("A head needs as many offsets as scales")
         if self.tie not in ("first", "last"):
             raise ModelError(f"Head tie rule must be 'first' or 'last', not {self.tie!r}")
+        if self.rule not in ("argmax", "highest_bit"):
+            raise ModelError(f"Head rule must be 'argmax' or 'highest_bit', not {self.rule!r}")
 
     def label(self, scores: np.ndarray) -> np.ndarray:
         """Scores (N, C) integers -> labels int64 (N,)."""
         keys = scores.astype(np.int64)
         if self.scale is not None:
             keys = keys * self.scale + self.offset
+        if self.rule == "highest_bit":
+            bits = keys >= 0
+            highest = keys.shape[1] - 1 - bits[:, ::-1].argmax(axis=1)
+            return np.where(bits.any(axis=1), highest, 0)
         if self.tie == "first":
             return keys.argmax(axis=1)
         return keys.shape[1] - 1 - keys[:, ::-1].argmax(axis=1)
@@ -255,6 +264,8 @@ class Network(NetworkMethods):
             "head": {"tie": self.head.tie, "affine": self.head.scale is not None},
             "source": self.source,
         }
+        if self.head.rule != "argmax":
+            description["head"]["rule"] = self.head.rule
         return description, arrays
 
     @classmethod
@@ -284,6 +295,7 @@ class Network(NetworkMethods):
                 head["tie"],
                 arrays["head_scale"] if affine else None,
                 arrays["head_offset"] if affine else None,
+                head.get("rule", "argmax"),
             ),
             source=description.get("source", {}),
         )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """ArgMaxHead: the scores of a frame pass through, and the winner's index goes out with the last.
 
-key[c] = scale[c] * score[c] + offset[c]        label = arg-max of key, first or last on a tie
+key[c] = scale[c] * score[c] + offset[c]        label = arg-max of key, first or last on a tie,
+                                                or the highest c with key[c] >= 0, else 0
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ class HeadConfig:
         Whether keys are scores times a 16-bit scale plus a 32-bit offset, per class.
     family : str
         For the store of scales and offsets.
+    rule : str
+        "argmax", or "highest_bit": the highest class whose key is not negative, 0 where there is
+        none (`tie` is not used).
     """
 
     classes: int
@@ -48,12 +52,15 @@ class HeadConfig:
     tie: str = "first"
     affine: bool = False
     family: str = "ecp5"
+    rule: str = "argmax"
 
     def __post_init__(self) -> None:
         if not 1 <= self.classes <= 1 << 16:
             raise ValueError(f"Classes must be between 1 and 65536, not {self.classes!r}")
         if self.tie not in ("first", "last"):
             raise ValueError(f"Tie rule must be 'first' or 'last', not {self.tie!r}")
+        if self.rule not in ("argmax", "highest_bit"):
+            raise ValueError(f"Head rule must be 'argmax' or 'highest_bit', not {self.rule!r}")
 
     @property
     def interval(self) -> int:
@@ -104,6 +111,8 @@ class HeadConfig:
         keys = [int(s) for s in scores]
         if self.affine:
             keys = [k * int(a) + int(b) for k, a, b in zip(keys, scale, offset, strict=True)]
+        if self.rule == "highest_bit":
+            return max((c for c, key in enumerate(keys) if key >= 0), default=0)
         best = max(keys)
         if self.tie == "first":
             return keys.index(best)
@@ -157,7 +166,10 @@ class ArgMaxHead(wiring.Component):
                 judge.eq(self.i.valid & self.i.ready),
             ]
 
-        beats = key > best_key if c.tie == "first" else key >= best_key
+        if c.rule == "highest_bit":
+            beats = key >= 0
+        else:
+            beats = key > best_key if c.tie == "first" else key >= best_key
         wins = (index == 0) | beats
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += self.o.valid.eq(0)

@@ -28,6 +28,13 @@ RANDOM_IMAGES = 200
 def _input_options(command: Any) -> Any:
     for option in (
         click.option(
+            "--topology",
+            type=click.Choice(["auto", "lfc", "cnv"]),
+            default="auto",
+            show_default=True,
+            help="Of a BNN-PYNQ folder.",
+        ),
+        click.option(
             "--pixel",
             type=click.Choice(["uint8", "int8"]),
             default="uint8",
@@ -46,22 +53,38 @@ def _input_options(command: Any) -> Any:
     return command
 
 
-def _load(model: str, input_scale: float, input_offset: float, pixel: str) -> Any:
+def _load(model: str, input_scale: float, input_offset: float, pixel: str, topology: str) -> Any:
     from xnorforge.gen.load import load
 
     with steps(f"Reading {Path(model).name}"):
-        return load(model, input_scale=input_scale, input_offset=input_offset, pixel=pixel)
+        return load(
+            model,
+            input_scale=input_scale,
+            input_offset=input_offset,
+            pixel=pixel,
+            topology=topology,
+        )
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @_input_options
 @json_option
-def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_json: bool) -> None:
+def inspect(
+    model: str,
+    input_scale: float,
+    input_offset: float,
+    pixel: str,
+    topology: str,
+    as_json: bool,
+) -> None:
     """Show what a model holds and which boards would hold it.
+
+    MODEL: an ONNX or QONNX file, or a folder of BNN-PYNQ parameters.
 
     \b
     xnorforge inspect model.onnx
+    xnorforge inspect cnvW1A1/ --topology cnv
     """
     from xnorforge.gen.boards import BOARDS
     from xnorforge.gen.inspect import describe
@@ -69,7 +92,7 @@ def inspect(model: str, input_scale: float, input_offset: float, pixel: str, as_
     from xnorforge.gen.planner import make_plan
     from xnorforge.gen.resources import estimate
 
-    network = _load(model, input_scale, input_offset, pixel)
+    network = _load(model, input_scale, input_offset, pixel, topology)
     fits: dict[str, Any] = {}
     seen: dict[tuple[Any, ...], dict[str, Any]] = {}
     with steps("Looking at boards"):
@@ -151,6 +174,7 @@ def compile_(
     input_scale: float,
     input_offset: float,
     pixel: str,
+    topology: str,
     as_json: bool,
 ) -> None:
     """Turn a model into a bundle: plan, Verilog, weights, manifest.
@@ -175,7 +199,7 @@ def compile_(
         raise click.UsageError("--prove goes with --max, a --board and a clock that stands.")
     if clock != "max" and not prove and (seeds or jobs):
         raise click.UsageError("--seeds and --jobs belong to --clock max and --prove.")
-    network = _load(model, input_scale, input_offset, pixel)
+    network = _load(model, input_scale, input_offset, pixel, topology)
 
     from xnorforge.gen.boards import read_pins
     from xnorforge.gen.bundle import compile_bundle
@@ -236,16 +260,17 @@ def compile_(
 
 
 def _fold_table(manifest: dict[str, Any]) -> Any:
+    parts = manifest["predicted"]["resources"]["parts"]
     rows = [
         (
             layer["name"],
-            f"{layer['rows']}x{layer['columns']}",
-            layer["pe"],
-            layer["simd"],
-            layer["pl"],
-            layer["fold_cycles"],
-            manifest["predicted"]["resources"]["parts"][layer["name"]]["cells"],
-            manifest["predicted"]["resources"]["parts"][layer["name"]]["blocks"],
+            f"{layer['rows']}x{layer['columns']}" if "rows" in layer else layer["op"],
+            layer.get("pe", "-"),
+            layer.get("simd", layer.get("lanes", "-")),
+            layer.get("pl", "-"),
+            layer.get("fold_cycles", "-"),
+            parts[layer["name"]]["cells"],
+            parts[layer["name"]]["blocks"],
         )
         for layer in manifest["layers"]
     ]

@@ -55,11 +55,14 @@ def run_head(config, frames, scale=None, offset=None, idle=None, stall=None, res
     score_bits=st.integers(2, 12),
     tie=st.sampled_from(["first", "last"]),
     affine=st.booleans(),
+    rule=st.sampled_from(["argmax", "highest_bit"]),
     seed=st.integers(0, 1000),
 )
-def test_head_gives_the_references_labels_under_stalls(classes, score_bits, tie, affine, seed):
+def test_head_gives_the_references_labels_under_stalls(
+    classes, score_bits, tie, affine, rule, seed
+):
     rng = random.Random(seed)
-    config = HeadConfig(classes=classes, score_bits=score_bits, tie=tie, affine=affine)
+    config = HeadConfig(classes=classes, score_bits=score_bits, tie=tie, affine=affine, rule=rule)
     frames = frames_of(config, 4, rng)
     scale = np.array([rng.choice([-32768, 32767, 1, 0, -3, 700]) for _ in range(classes)])
     offset = np.array([rng.choice([-(1 << 31), (1 << 31) - 1, 0, 5]) for _ in range(classes)])
@@ -83,6 +86,13 @@ def test_head_latency_and_interval_are_exact(affine):
     assert np.diff(source.times).tolist() == [config.interval] * 14
 
 
+def test_highest_bit_is_the_last_key_that_is_not_negative():
+    config = HeadConfig(classes=4, score_bits=5, rule="highest_bit")
+    frames = [[3, -2, 0, -1], [9, 1, -9, 5], [-1, -1, -1, -1], [-1, 0, -3, -4], [-5, -1, -2, -3]]
+    _, sink = run_head(config, frames)
+    assert [beat.label for beat in sink.received if beat.last] == [2, 3, 0, 1, 0]
+
+
 def test_head_starts_a_frame_over_after_reset():
     config = HeadConfig(classes=4, score_bits=5)
     frames = [[3, -2, 5, 5], [1, 9, -9, 9]]
@@ -100,7 +110,11 @@ def test_head_refuses_numbers_that_do_not_fit():
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"classes": 0}, "Classes must be between"), ({"tie": "both"}, "Tie rule must be")],
+    [
+        ({"classes": 0}, "Classes must be between"),
+        ({"tie": "both"}, "Tie rule must be"),
+        ({"rule": "lowest"}, "Head rule must be"),
+    ],
 )
 def test_head_config_refuses(values, message):
     with pytest.raises(ValueError, match=message):
