@@ -1,20 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The reference executor: runs a `Network` exactly, bit-packed and compiled.
 
-Bits travel 64 to a word. With `x` an input plane and `w` a row of weights, one word step is
-
-    acc += popcount(x ^ w)                  # the positions that differ
-
-and the signed dot product follows from the count: `dot = K - 2*acc` for bit inputs. A B-bit input
-is B planes, `acc = sum_a 2^a * differ_a`; counting matches against {0,1} planes gives
-
-    dot = (2^B - 1) * (number of +1 weights) - acc             uint inputs
-    dot = the same - 2^(B-1) * (sum of the weights)            int inputs, top bit inverted
-
-so every layer is `dot = constant[row] - scale * acc` and `dot >= threshold` is `acc <= limit[row]`.
-Padding is 0 in inputs and weights alike and never differs.
-
-Binary dot products by XNOR and popcount: Courbariaux et al., "Binarized Neural Networks", 2016.
+Bits travel 64 to a word, a map's pixels each in whole words (`sim.packed_map`); products count the
+bits that differ (`sim.packed_layers`, `sim.kernels`). It is tested against `gen.numpy_reference`.
 """
 
 from __future__ import annotations
@@ -25,18 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from xnorforge.gen.errors import ModelError
-from xnorforge.gen.extras import extra_packages
-from xnorforge.gen.network import Dense, Network
-
-with extra_packages():
-    from numba import njit, types
-    from numba.extending import intrinsic
+from xnorforge.gen.layers import Conv, Product, ValueType
+from xnorforge.gen.network import INPUT, Network
+from xnorforge.sim.packed_layers import packed_layer
+from xnorforge.sim.packed_map import InputMap, PackedMap, words_of
 
 __all__ = ["Executor", "Result"]
 
-WORD = 64  # bits a word, and rows a block of the packed weights
-LANES = 8  # rows of a score layer are padded to this: one AVX-512 vector
-CHUNK = 256  # images worked on at once, so that their packed values stay in the first-level cache
+CHUNK = 256  # images worked on at once at most
+CHUNK_BYTES = 1 << 19  # of a layer's packed vectors: they stay in the second-level cache
+MOST_BITS = 62  # of any value, and of what is worked out on the way to it
 
 
 @dataclass(frozen=True)
@@ -60,7 +46,24 @@ class Executor:
             raise ModelError(f"The executor needs at least 1 thread, not {threads}")
         self.network = network
         self.threads = threads
-        self._layers = [_PackedLayer(layer) for layer in network.layers]
+        made: dict[str, ValueType] = {INPUT: network.input.value}
+        self._layers = []
+        for index, layer in enumerate(network.layers):
+            if layer.output.bits > MOST_BITS:
+                raise ModelError(
+                    f"Layer {layer.name!r}: values of {layer.output.bits} bits; "
+                    f"the executor takes up to {MOST_BITS}"
+                )
+            self._layers.append(packed_layer(layer, made[network.inputs_of(index)[0]]))
+            made[layer.name] = layer.output
+        last_use = {
+            name: index for index in range(len(network.layers)) for name in network.inputs_of(index)
+        }
+        self._done_with = [
+            [name for name, last in last_use.items() if last == index]
+            for index in range(len(network.layers))
+        ]
+        self._chunk = max(1, min(CHUNK, CHUNK_BYTES // max(map(_image_bytes, network.layers))))
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def run(self, images: np.ndarray) -> Result:
@@ -69,13 +72,13 @@ class Executor:
         Raises ModelError on a wrong type or shape, or a pixel outside the input's value range.
         """
         flat = self._flatten(images)
-        wide = self._layers[-1].score_bits > 32
+        wide = self.network.layers[-1].output.bits > 32
         scores = np.empty((len(flat), self.network.classes), np.int64 if wide else np.int32)
 
         def share(first: int, last: int) -> None:
-            for start in range(first, last, CHUNK):
-                stop = min(start + CHUNK, last)
-                scores[start:stop] = self._forward(flat[start:stop])
+            for start in range(first, last, self._chunk):
+                stop = min(start + self._chunk, last)
+                scores[start:stop] = self._forward(flat[start:stop])[:, 0]
 
         if self._pool is None or len(flat) < 2:
             share(0, len(flat))
@@ -85,16 +88,21 @@ class Executor:
         return Result(scores, self.network.head.label(scores))
 
     def trace(self, images: np.ndarray) -> list[np.ndarray]:
-        """What each layer puts out: bits uint8 (N, rows), 1 for +1 and 0 for -1, per hidden layer,
-        and the scores int64 (N, classes) of the last."""
-        values = self._pack(self._flatten(images))
-        outputs = []
-        for layer in self._layers[:-1]:
-            values = layer.bits(values)
-            outputs.append(
-                np.unpackbits(values[0].view(np.uint8), axis=1, count=layer.rows, bitorder="little")
-            )
-        return [*outputs, self._layers[-1].scores(values)]
+        """What each layer puts out, (N, *shape): bits uint8, 1 for +1 and 0 for -1, and other
+        values int64."""
+        flat = self._flatten(images)
+        types = [layer.output for layer in self.network.layers]
+        outputs = [
+            np.empty((len(flat), *value.shape), np.uint8 if value.kind == "bit" else np.int64)
+            for value in types
+        ]
+        for start in range(0, len(flat), self._chunk):
+            values: list[PackedMap] = []
+            self._forward(flat[start : start + self._chunk], values)
+            for out, value, map_ in zip(outputs, types, values, strict=True):
+                numbers = map_.numbers.reshape(map_.count, *value.shape)
+                out[start : start + self._chunk] = numbers > 0 if value.kind == "bit" else numbers
+        return outputs
 
     def _flatten(self, images: np.ndarray) -> np.ndarray:
         spec = self.network.input
@@ -110,200 +118,28 @@ class Executor:
             return flat
         # `quantise` checks and reports; where all is well the packing kernel does its work faster.
         size = int(np.prod(images.shape[1:])) if images.ndim > 1 else 0
-        if images.dtype != np.dtype(spec.pixel) or size != spec.value.size:
+        plain = images.ndim == 2 or images.shape[1:] == spec.value.shape
+        if images.dtype != np.dtype(spec.pixel) or size != spec.value.size or not plain:
             spec.quantise(images)
         return images.reshape(len(images), size)
 
-    def _pack(self, flat: np.ndarray) -> np.ndarray:
-        """Pixels (N, K) -> planes uint64 (B, N, words), the top plane first."""
-        spec = self.network.input
-        words = -(-spec.value.size // WORD)
-        planes = np.empty((spec.value.bits, len(flat), words), np.uint64)
-        if spec.value.kind == "bit":
-            _pack_bits(flat, spec.threshold, spec.inverted, planes[0])
-        else:
-            flip = 1 << (spec.value.bits - 1) if spec.value.kind == "int" else 0
-            _pack_planes(flat, flip, planes)
-        return planes
-
-    def _forward(self, flat: np.ndarray) -> np.ndarray:
-        values = self._pack(flat)
-        for layer in self._layers[:-1]:
-            values = layer.bits(values)
-        return self._layers[-1].scores(values)
+    def _forward(self, flat: np.ndarray, trace: list[PackedMap] | None = None) -> np.ndarray:
+        """Scores (N, 1, classes) of pixels (N, K); every layer's output is added to `trace`."""
+        known: dict[str, PackedMap] = {INPUT: InputMap(self.network.input, flat)}
+        for index, layer in enumerate(self.network.layers):
+            value = self._layers[index]([known[name] for name in self.network.inputs_of(index)])
+            for name in self._done_with[index]:
+                del known[name]
+            known[layer.name] = value
+            if trace is not None:
+                trace.append(value)
+        return value.numbers
 
 
-class _PackedLayer:
-    """Weights in blocks (blocks, words, rows a block), so that a block's rows lie side by side."""
-
-    def __init__(self, layer: Dense) -> None:
-        self.rows = layer.rows
-        self.score_bits = layer.dot_high.bit_length() + 1
-        block = WORD if layer.thresholds is not None else min(WORD, -(-layer.rows // LANES) * LANES)
-        self._blocks = -(-layer.rows // block)
-        padded = self._blocks * block
-        words = -(-layer.columns // WORD)
-        bits = np.zeros((padded, words * 8), np.uint8)
-        packed = np.packbits(layer.weights > 0, axis=1, bitorder="little")
-        bits[: layer.rows, : packed.shape[1]] = packed
-        by_block = bits.view(np.uint64).reshape(self._blocks, block, words)
-        self._weights = np.ascontiguousarray(by_block.transpose(0, 2, 1))
-
-        source = layer.source
-        positive = (layer.weights > 0).sum(axis=1, dtype=np.int64)
-        if source.kind == "bit":
-            self._scale = 2
-            constant = np.full(layer.rows, layer.columns, np.int64)
-        else:
-            self._scale = 1
-            constant = ((1 << source.bits) - 1) * positive
-            if source.kind == "int":
-                constant -= (1 << (source.bits - 1)) * (2 * positive - layer.columns)
-        self._constant = constant
-        # Rows past the last put out 0, so that the words they share pad the next layer.
-        self._limit = np.full((self._blocks, block), -1, np.int64)
-        if layer.thresholds is not None:
-            limit = (constant - layer.thresholds) // self._scale
-            self._limit.reshape(-1)[: layer.rows] = limit
-
-    def bits(self, planes: np.ndarray) -> np.ndarray:
-        """Packed values in, packed output bits (1, N, blocks) out."""
-        out = np.empty((1, planes.shape[1], self._blocks), np.uint64)
-        _threshold_layer(planes, self._weights, self._limit, out[0])
-        return out
-
-    def scores(self, planes: np.ndarray) -> np.ndarray:
-        """Packed values in, dot products int64 (N, rows) out."""
-        out = np.empty((planes.shape[1], self.rows), np.int64)
-        _score_layer(planes, self._weights, self._constant, self._scale, out)
-        return out
-
-
-@intrinsic
-def _popcount(_typing, _x):
-    def codegen(_context, builder, _signature, args):
-        return builder.ctpop(args[0])  # becomes vpopcntq where the processor has it
-
-    return types.uint64(types.uint64), codegen
-
-
-@njit(nogil=True, cache=True)
-def _pack_bits(flat, threshold, inverted, out):
-    images, size = flat.shape
-    for n in range(images):
-        for i in range(out.shape[1]):
-            word = np.uint64(0)
-            for j in range(min(WORD, size - i * WORD)):
-                bit = (flat[n, i * WORD + j] >= threshold) != inverted
-                word |= np.uint64(bit) << np.uint64(j)
-            out[n, i] = word
-
-
-@njit(nogil=True, cache=True)
-def _pack_planes(flat, flip, out):
-    planes, images, words = out.shape
-    size = flat.shape[1]
-    for n in range(images):
-        for i in range(words):
-            for a in range(planes):
-                shift = np.uint64(planes - 1 - a)
-                word = np.uint64(0)
-                for j in range(min(WORD, size - i * WORD)):
-                    value = np.uint64(np.int64(flat[n, i * WORD + j]) ^ flip)
-                    word |= ((value >> shift) & np.uint64(1)) << np.uint64(j)
-                out[a, n, i] = word
-
-
-@njit(nogil=True, cache=True)
-def _count_four(planes, weights, n, acc):
-    """acc[i, r] = sum_a 2^a * differ_a(image n + i, row r), four images against one block.
-
-    Each weight word is loaded once for the four; two words a turn keep `acc` in its registers.
-    """
-    words, rows = weights.shape
-    acc[:] = 0
-    for a in range(planes.shape[0]):
-        x = planes[a]
-        if a:
-            acc[:] = acc << np.uint64(1)
-        for k in range(0, words - 1, 2):
-            p0, p1 = x[n, k], x[n, k + 1]
-            q0, q1 = x[n + 1, k], x[n + 1, k + 1]
-            s0, s1 = x[n + 2, k], x[n + 2, k + 1]
-            t0, t1 = x[n + 3, k], x[n + 3, k + 1]
-            for r in range(rows):
-                u, v = weights[k, r], weights[k + 1, r]
-                acc[0, r] += _popcount(p0 ^ u) + _popcount(p1 ^ v)
-                acc[1, r] += _popcount(q0 ^ u) + _popcount(q1 ^ v)
-                acc[2, r] += _popcount(s0 ^ u) + _popcount(s1 ^ v)
-                acc[3, r] += _popcount(t0 ^ u) + _popcount(t1 ^ v)
-        if words % 2:
-            k = words - 1
-            p0, q0, s0, t0 = x[n, k], x[n + 1, k], x[n + 2, k], x[n + 3, k]
-            for r in range(rows):
-                u = weights[k, r]
-                acc[0, r] += _popcount(p0 ^ u)
-                acc[1, r] += _popcount(q0 ^ u)
-                acc[2, r] += _popcount(s0 ^ u)
-                acc[3, r] += _popcount(t0 ^ u)
-
-
-@njit(nogil=True, cache=True)
-def _count_one(planes, weights, n, acc):
-    """The same for the single image n, into acc[0]."""
-    words, rows = weights.shape
-    acc[0] = 0
-    for a in range(planes.shape[0]):
-        x = planes[a]
-        if a:
-            acc[0] = acc[0] << np.uint64(1)
-        for k in range(0, words - 3, 4):
-            p0, p1, p2, p3 = x[n, k], x[n, k + 1], x[n, k + 2], x[n, k + 3]
-            for r in range(rows):
-                low = _popcount(p0 ^ weights[k, r]) + _popcount(p1 ^ weights[k + 1, r])
-                high = _popcount(p2 ^ weights[k + 2, r]) + _popcount(p3 ^ weights[k + 3, r])
-                acc[0, r] += low + high
-        for k in range(words - words % 4, words):
-            p0 = x[n, k]
-            for r in range(rows):
-                acc[0, r] += _popcount(p0 ^ weights[k, r])
-
-
-@njit(nogil=True, cache=True)
-def _threshold_layer(planes, weights, limits, out):
-    images = planes.shape[1]
-    acc = np.empty((4, WORD), np.uint64)
-    for b in range(weights.shape[0]):
-        n = 0
-        while n < images:
-            step = 4 if n + 4 <= images else 1
-            if step == 4:
-                _count_four(planes, weights[b], n, acc)
-            else:
-                _count_one(planes, weights[b], n, acc)
-            for i in range(step):
-                word = np.uint64(0)
-                for r in range(WORD):
-                    word |= np.uint64(np.int64(acc[i, r]) <= limits[b, r]) << np.uint64(r)
-                out[n + i, b] = word
-            n += step
-
-
-@njit(nogil=True, cache=True)
-def _score_layer(planes, weights, constant, scale, out):
-    images, rows = out.shape
-    block = weights.shape[2]
-    acc = np.empty((4, block), np.uint64)
-    for b in range(weights.shape[0]):
-        first = b * block
-        n = 0
-        while n < images:
-            step = 4 if n + 4 <= images else 1
-            if step == 4:
-                _count_four(planes, weights[b], n, acc)
-            else:
-                _count_one(planes, weights[b], n, acc)
-            for i in range(step):
-                for r in range(min(block, rows - first)):
-                    out[n + i, first + r] = constant[first + r] - scale * np.int64(acc[i, r])
-            n += step
+def _image_bytes(layer: object) -> int:
+    """Bytes of the packed vectors that a layer makes of one image."""
+    if not isinstance(layer, Product):
+        return 1
+    share = layer.columns // layer.window.taps if isinstance(layer, Conv) else layer.columns
+    taps = layer.columns // share
+    return layer.vectors * taps * words_of(share) * 8 * layer.source.bits

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from xnorforge.gen.errors import ModelError
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
+from xnorforge.gen.numpy_reference import evaluate
+from xnorforge.sim.random_networks import random_images, random_network
 from xnorforge.sim.reference import CHUNK, Executor
 
 # Below, at and above a word, a row block and a padded score block; primes.
@@ -92,3 +94,19 @@ def test_pixels_outside_the_range_are_refused(nets):
 def test_zero_threads_are_refused(nets):
     with pytest.raises(ModelError, match="at least 1 thread, not 0"):
         Executor(nets.network(np.random.default_rng(1), [3, 2]), 0)
+
+
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize(("side", "channels"), [(7, 9), (9, 140)])
+def test_equals_numpy_on_networks_of_every_layer(seed, side, channels):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, side=side, channels=channels)
+    images = random_images(rng, network, 5)
+    want = evaluate(network, images)
+
+    executor = Executor(network)
+    result = executor.run(images)
+    assert np.array_equal(result.scores, want.scores)
+    assert np.array_equal(result.labels, want.labels)
+    for got, expected in zip(executor.trace(images), want.outputs, strict=True):
+        assert got.dtype == expected.dtype and np.array_equal(got, expected)
