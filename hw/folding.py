@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""How a matrix-vector product is folded: `for nf: for sf: for plane group`, one step a cycle.
+"""How a matrix-vector product is folded, one step a cycle:
+`for nf: for weight plane: for sf: for plane group`.
 
 The one place for these counts: the circuit's configuration and the plan's record both have them.
 """
@@ -8,7 +9,10 @@ __all__ = ["Folding"]
 
 
 class Folding:
-    """Fold counts of a `rows x columns` product worked on `pe x simd x pl` at a time."""
+    """Fold counts of a `rows x columns` product worked on `pe x simd x pl` at a time.
+
+    planes: of a weight, each a matrix of ±1.
+    """
 
     rows: int
     columns: int
@@ -16,6 +20,7 @@ class Folding:
     pe: int
     simd: int
     pl: int
+    planes: int = 1
 
     @property
     def nf(self) -> int:
@@ -35,4 +40,4 @@ class Folding:
     @property
     def fold_cycles(self) -> int:
         """Engine cycles per vector."""
-        return self.nf * self.sf * self.groups
+        return self.nf * self.sf * self.groups * self.planes

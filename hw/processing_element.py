@@ -7,7 +7,7 @@
 
 An unsigned input of `bits` bits is `bits` planes of one bit (Hubara et al., Binarized Neural
 Networks, 2016, section 2.3): `sum_k w_k x_k` needs one popcount a plane, weighed by 2^plane.
-Weights of several planes would weigh a further shift per weight plane in the same place.
+Weights of several planes are worked on plane by plane: between two the accumulator doubles.
 """
 
 from collections.abc import Iterable
@@ -54,6 +54,8 @@ class PeConfig:
     literals : int
         Signals in a product of input and weight: 2, or 1 where `w` is a function of so few that
         product and function fit in one table.
+    doubles : bool
+        The accumulator can be doubled between two folds: weights of several planes (Horner's rule).
 
     Raises
     ------
@@ -68,6 +70,7 @@ class PeConfig:
     structure: str = "carry"
     pipeline: str = "output"
     literals: int = 2
+    doubles: bool = False
 
     def __post_init__(self) -> None:
         check_positive("PE simd", self.simd)
@@ -132,7 +135,10 @@ class PeConfig:
         return carry and self.simd > 1 and self.simd & (self.simd - 1) == 0
 
     def reference(self, steps: Iterable[tuple[int, int]], preset: int = 0) -> int:
-        """Value on `o` after the steps `(x, w)` of one dot product, in their order."""
+        """Value on `o` after the steps `(x, w)` of one dot product, in their order.
+
+        Of one plane of the weights: doubling it gives the `preset` of the next.
+        """
         mask = (1 << self.simd) - 1
         total = preset
         for index, (x, w) in enumerate(steps):
@@ -177,6 +183,9 @@ class ProcessingElement(wiring.Component):
         The step is the first, the last of its fold's groups. Unused when `groups` is 1.
     preset : In(signed(acc_width))
         Start value of the accumulator.
+    double, low : In(1), In(1)
+        Only with `config.doubles`. `double` is a control as `first` is: start the fold from
+        `2 * accumulator + low`; `low` is sampled when `preset` would be.
     o : Out(signed(acc_width))
         The accumulator.
     """
@@ -185,6 +194,7 @@ class ProcessingElement(wiring.Component):
         if not isinstance(config, PeConfig):
             raise TypeError(f"ProcessingElement config must be a PeConfig, not {config!r}")
         self.config = config
+        doubling = {"double": In(1), "low": In(1)} if config.doubles else {}
         super().__init__(
             {
                 "x": In(config.simd * config.planes),
@@ -195,6 +205,7 @@ class ProcessingElement(wiring.Component):
                 "group_last": In(1),
                 "preset": In(signed(config.acc_width)),
                 "o": Out(signed(config.acc_width)),
+                **doubling,
             }
         )
 
@@ -213,6 +224,7 @@ class ProcessingElement(wiring.Component):
         cycles = config.combine_latency
         enable = _delayed_control(m, self.enable, cycles, name="enable")
         first = delayed(m, self.first, cycles, name="first")
+        double = delayed(m, self.double, cycles, name="double") if config.doubles else None
         if config.groups > 1:
             group_first = delayed(m, self.group_first, cycles, name="group_first")
             group_last = delayed(m, self.group_last, cycles, name="group_last")
@@ -223,10 +235,15 @@ class ProcessingElement(wiring.Component):
                 m.d.sync += fold_sum.eq(_sum(Cat(C(0, config.planes), high), addend, spare, width))
             enable = _delayed_control(m, enable & group_last, 1, name="fold_enable")
             first = delayed(m, first, 1, name="fold_first")
+            if double is not None:
+                double = delayed(m, double, 1, name="fold_double")
             addend, spare = fold_sum, None
 
         acc = Signal(signed(config.acc_width), reset_less=True)
-        start = Mux(first, self.preset, acc)
+        kept = acc
+        if double is not None:
+            kept = Mux(double, Cat(self.low, acc)[: config.acc_width].as_signed(), acc)
+        start = Mux(first, self.preset, kept)
         with m.If(enable):
             m.d.sync += acc.eq(_sum(start, addend, spare, config.acc_width))
         m.d.comb += self.o.eq(acc)
