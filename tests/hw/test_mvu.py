@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xnorforge.gen.cycles import timeline
 from xnorforge.gen.layers import WeightType
 from xnorforge.hw.geometry import Window
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
@@ -193,6 +194,20 @@ def test_mvu_interval_and_latency_are_exact(config, seed):
     first_pass = config.sf * config.groups
     issued = max(source.times[config.sf - 1] + config.groups, source.times[0] + first_pass)
     assert sink.times[0] == issued + config.result_steps - first_pass + config.latency
+
+
+@settings(max_examples=25)
+@given(configs() | map_configs(), st.integers(0, 1000), st.booleans())
+def test_mvu_every_transfer_is_predicted(config, seed, gaps):
+    frames = 1 + 4 // config.vectors
+    waits = random.Random(seed)
+    beats = frames * config.vectors * config.sf
+    idle = [waits.choice([0, 0, 0, 1, 2, 7]) if gaps else 0 for _ in range(beats)]
+    pattern = [busy for gap in idle for busy in [True] * gap + [False]]
+    source, sink = run_layer(config, seed, frames * config.vectors, idle=iter(pattern + [True] * 9))
+    predicted = timeline([config], frames, idle)
+    assert source.times == predicted.image
+    assert sink.times == predicted.result
 
 
 def test_mvu_reset_in_the_middle_of_a_vector_leaves_nothing_behind():
