@@ -91,81 +91,141 @@ def _count_one(planes, weights, n, acc):
 
 
 @njit(nogil=True, cache=True)
-def _count(planes, weights, coefficients, n, acc, total):
-    """Counts of up to four vectors from n on, one block; gives (how many, the counts).
-
-    acc, total: (4, rows), overwritten; the counts are in one of them.
-    """
-    step = 4 if n + 4 <= planes.shape[1] else 1
-    weight_planes = weights.shape[0]
-    if weight_planes > 1:
-        total[:] = 0
-    for p in range(weight_planes):
-        if step == 4:
-            _count_four(planes, weights[p], n, acc)
-        else:
-            _count_one(planes, weights[p], n, acc)
-        if weight_planes > 1:
-            for i in range(step):
-                for r in range(acc.shape[1]):
-                    total[i, r] += coefficients[p] * acc[i, r]
-    return step, (total if weight_planes > 1 else acc)
+def _count_planes(planes, weights, n, acc):
+    """The same for vectors of several planes and few words: four planes a turn."""
+    words, rows = weights.shape
+    count = planes.shape[0]
+    acc[0] = 0
+    for k in range(words):
+        for a in range(0, count - 3, 4):
+            p0, p1 = planes[a, n, k], planes[a + 1, n, k]
+            p2, p3 = planes[a + 2, n, k], planes[a + 3, n, k]
+            shift = np.uint64(count - 4 - a)
+            for r in range(rows):
+                w = weights[k, r]
+                high = (_popcount(p0 ^ w) << np.uint64(1)) + _popcount(p1 ^ w)
+                low = (_popcount(p2 ^ w) << np.uint64(1)) + _popcount(p3 ^ w)
+                acc[0, r] += ((high << np.uint64(2)) + low) << shift
+        for a in range(count - count % 4, count):
+            p0, shift = planes[a, n, k], np.uint64(count - 1 - a)
+            for r in range(rows):
+                acc[0, r] += _popcount(p0 ^ weights[k, r]) << shift
 
 
 @njit(nogil=True, cache=True)
-def product_bits(planes, weights, coefficients, limits, border_of, out):
+def _count(planes, weights, n, count, acc):
+    """Counts of vectors from n on, one block and weight plane, into acc; gives how many."""
+    if planes.shape[0] > 1 and weights.shape[0] < 4:
+        _count_planes(planes, weights, n, acc)
+        return 1
+    if n + 4 <= count:
+        _count_four(planes, weights, n, acc)
+        return 4
+    _count_one(planes, weights, n, acc)
+    return 1
+
+
+@njit(nogil=True, cache=True)
+def _count_weighed(planes, weights, coefficients, n, count, acc, total):
+    """The sum over the weight planes, into acc."""
+    step = _count(planes, weights[0], n, count, acc)
+    if weights.shape[0] == 1:
+        return step
+    for i in range(step):
+        for r in range(acc.shape[1]):
+            total[i, r] = coefficients[0] * acc[i, r]
+    for p in range(1, weights.shape[0]):
+        _count(planes, weights[p], n, count, acc)
+        for i in range(step):
+            for r in range(acc.shape[1]):
+                total[i, r] += coefficients[p] * acc[i, r]
+    acc[:step] = total[:step]
+    return step
+
+
+@njit(nogil=True, cache=True)
+def _plain_bits(planes, count, weights, limits, first, out):
+    """`product_bits` of one plane, one weight plane, one level and one border."""
+    acc = np.empty((4, WORD), np.uint64)
+    for b in range(weights.shape[0]):
+        n = 0
+        while n < count:
+            step = 4 if n + 4 <= count else 1
+            if step == 4:
+                _count_four(planes, weights[b, 0], n, acc)
+            else:
+                _count_one(planes, weights[b, 0], n, acc)
+            for i in range(step):
+                word = np.uint64(0)
+                for r in range(WORD):
+                    word |= np.uint64(np.int64(acc[i, r]) <= limits[0, b, 0, r]) << np.uint64(r)
+                out[first + n + i, b] = word
+            n += step
+
+
+@njit(nogil=True, cache=True)
+def product_bits(planes, count, weights, coefficients, limits, border_of, first, out):
     """out (output planes, vectors, blocks): how many limits each count keeps to, as bit planes.
 
-    limits: int64 (borders, blocks, levels, WORD). border_of: the border class of each window of
-    an image; vectors are whole images, window by window.
+    The first `count` vectors go to out from vector `first` on. limits: int64 (borders, blocks,
+    levels, WORD). border_of: the border class of each window of an image; vectors are whole
+    images, window by window.
     """
-    vectors, levels, windows = planes.shape[1], limits.shape[2], len(border_of)
+    borders, levels, windows = limits.shape[0], limits.shape[2], len(border_of)
+    if levels == borders == planes.shape[0] == weights.shape[1] == 1:
+        _plain_bits(planes, count, weights, limits, first, out[0])
+        return
     bits = out.shape[0]
     acc = np.empty((4, WORD), np.uint64)
     total = np.empty((4, WORD), np.uint64)
     met = np.empty(WORD, np.uint64)
     for b in range(weights.shape[0]):
         n = 0
-        while n < vectors:
-            step, counts = _count(planes, weights[b], coefficients, n, acc, total)
+        while n < count:
+            step = _count_weighed(planes, weights[b], coefficients, n, count, acc, total)
             for i in range(step):
-                limit = limits[border_of[(n + i) % windows], b]
+                border = border_of[(n + i) % windows] if borders > 1 else 0
+                limit = limits[border, b]
+                to = first + n + i
                 if levels == 1:
                     word = np.uint64(0)
                     for r in range(WORD):
-                        word |= np.uint64(np.int64(counts[i, r]) <= limit[0, r]) << np.uint64(r)
-                    out[0, n + i, b] = word
+                        word |= np.uint64(np.int64(acc[i, r]) <= limit[0, r]) << np.uint64(r)
+                    out[0, to, b] = word
                     continue
                 met[:] = 0
                 for level in range(levels):
                     for r in range(WORD):
-                        met[r] += np.uint64(np.int64(counts[i, r]) <= limit[level, r])
+                        met[r] += np.uint64(np.int64(acc[i, r]) <= limit[level, r])
                 for a in range(bits):
                     shift = np.uint64(bits - 1 - a)
                     word = np.uint64(0)
                     for r in range(WORD):
                         word |= ((met[r] >> shift) & np.uint64(1)) << np.uint64(r)
-                    out[a, n + i, b] = word
+                    out[a, to, b] = word
             n += step
 
 
 @njit(nogil=True, cache=True)
-def product_dots(planes, weights, coefficients, constant, scale, shift, border_of, first, out):
-    """out[n, first + r] = (constant[border, r] - scale * count) >> shift, for every row r."""
-    vectors, windows, rows = planes.shape[1], len(border_of), constant.shape[1]
-    block = weights.shape[3]
+def product_dots(
+    planes, count, weights, coefficients, constant, scale, shift, border_of, first, row, out
+):
+    """out[first + n, row + r] = (constant[border, r] - scale * count) >> shift, for all rows r."""
+    borders, rows = constant.shape
+    windows, block = len(border_of), weights.shape[3]
     acc = np.empty((4, block), np.uint64)
     total = np.empty((4, block), np.uint64)
     for b in range(weights.shape[0]):
         start = b * block
         n = 0
-        while n < vectors:
-            step, counts = _count(planes, weights[b], coefficients, n, acc, total)
+        while n < count:
+            step = _count_weighed(planes, weights[b], coefficients, n, count, acc, total)
             for i in range(step):
-                base = constant[border_of[(n + i) % windows]]
+                base = constant[border_of[(n + i) % windows] if borders > 1 else 0]
+                to = out[first + n + i]
                 for r in range(min(block, rows - start)):
-                    dot = base[start + r] - scale * np.int64(counts[i, r])
-                    out[n + i, first + start + r] = dot >> shift
+                    dot = base[start + r] - scale * np.int64(acc[i, r])
+                    to[row + start + r] = dot >> shift
             n += step
 
 

@@ -80,24 +80,28 @@ def _append(out, position, word, count):
 
 
 @njit(nogil=True, cache=True)
-def _cut(row, start, count):
-    """`count` <= WORD bits of a bit string from `start` on."""
-    k, j = start // WORD, start % WORD
-    word = row[k] >> np.uint64(j)
-    if j + count > WORD:
-        word |= row[k + 1] << np.uint64(WORD - j)
-    if count < WORD:
-        word &= (np.uint64(1) << np.uint64(count)) - np.uint64(1)
-    return word
+def _cut(row, start, mask):
+    """Bits of a bit string from `start` on, as many as the mask has. Reads one word too many."""
+    k, j = start // WORD, np.uint64(start % WORD)
+    high = (row[k + 1] << np.uint64(1)) << (np.uint64(WORD - 1) - j)
+    return ((row[k] >> j) | high) & mask
 
 
 @njit(nogil=True, cache=True)
-def dense_rows(planes, images, height, width, channels, pads, pad_words, out):
+def _ones(count):
+    """A word of so many ones, 1 to WORD."""
+    return ~np.uint64(0) >> np.uint64(WORD - count)
+
+
+@njit(nogil=True, cache=True)
+def dense_rows(planes, shape, pads, pad_words, out):
     """Packed maps -> rows of bits without gaps, padding included.
 
-    planes: (planes, images * height * width, words). pads: top, left, bottom, right. pad_words:
-    (planes, words), one pixel of padding. out: (planes, images * padded height, words a row).
+    planes: (planes, images * height * width, words). shape: images, height, width, channels.
+    pads: top, left, bottom, right. pad_words: (planes, words), one pixel of padding. out:
+    (planes, images * padded height, words a row), a word more than needed if windows are cut.
     """
+    images, height, width, channels = shape
     top, left, bottom, right = pads
     rows = height + top + bottom
     words = planes.shape[2]
@@ -119,64 +123,76 @@ def dense_rows(planes, images, height, width, channels, pads, pad_words, out):
 
 
 @njit(nogil=True, cache=True)
-def dense_windows(rows, images, shape, stride, dilation, starts, run, out):
-    """Rows of bits -> windows of bits without gaps: out (planes, images * windows, words).
+def dense_windows(rows, image, images, shape, stride, dilation, starts, run, out):
+    """Rows of bits -> windows of bits without gaps: out (planes, windows of all images, words).
 
-    shape: (kernel height, window rows, window columns). stride: rows, and bits, from a window to
-    the next. dilation: rows from tap to tap. starts: bit offsets within a row of the pieces of
-    `run` bits that make up one tap row of a window.
+    image, images: the first of them, and how many. shape: rows of padded maps, kernel height,
+    window rows, window columns. stride: rows, and bits, from a window to the next. dilation:
+    rows from tap to tap. starts: bit offsets within a row of the pieces of `run` bits that make
+    up one tap row of a window.
     """
-    planes = rows.shape[0]
-    kernel, high, wide = shape
-    row_count = rows.shape[1] // max(1, images)
-    words = out.shape[2]
-    out[:] = 0
-    for a in range(planes):
+    row_count, kernel, high, wide = shape
+    words, pieces = out.shape[2], len(starts)
+    if words == 1:
+        mask = _ones(run)
+        for a in range(rows.shape[0]):
+            for n in range(images):
+                for wy in range(high):
+                    window = out[a, (n * high + wy) * wide : (n * high + wy + 1) * wide, 0]
+                    window[:] = 0
+                    for ky in range(kernel):
+                        row = rows[a, (image + n) * row_count + wy * stride[0] + ky * dilation]
+                        for s in range(pieces):
+                            to = np.uint64((ky * pieces + s) * run)
+                            for wx in range(wide):
+                                window[wx] |= _cut(row, wx * stride[1] + starts[s], mask) << to
+        return
+    for a in range(rows.shape[0]):
         for n in range(images):
             for wy in range(high):
-                for ky in range(kernel):
-                    row = rows[a, n * row_count + wy * stride[0] + ky * dilation]
-                    for s in range(len(starts)):
-                        first = (ky * len(starts) + s) * run
-                        for wx in range(wide):
+                for wx in range(wide):
+                    window = out[a, (n * high + wy) * wide + wx]
+                    window[:] = 0
+                    for ky in range(kernel):
+                        row = rows[a, (image + n) * row_count + wy * stride[0] + ky * dilation]
+                        for s in range(pieces):
                             start = wx * stride[1] + starts[s]
-                            window = out[a, (n * high + wy) * wide + wx]
-                            if words == 1:
-                                window[0] |= _cut(row, start, run) << np.uint64(first)
-                                continue
+                            to = (ky * pieces + s) * run
                             for done in range(0, run, WORD):
                                 count = min(WORD, run - done)
-                                _append(window, first + done, _cut(row, start + done, count), count)
+                                piece = _cut(row, start + done, _ones(count))
+                                _append(window, to + done, piece, count)
 
 
 @njit(nogil=True, cache=True)
-def word_windows(planes, images, tap_pixel, pad_words, out):
-    """Packed maps -> windows of whole words: out (planes, images * windows, taps * words).
+def word_windows(planes, image, images, pixels, tap_pixel, pad_words, out):
+    """Packed maps -> windows of whole words: out (planes, windows of all images, taps * words).
 
-    tap_pixel: (windows, taps) pixel of the image, -1 for padding.
+    image, images: the first of them, and how many; pixels: of one. tap_pixel: (windows, taps)
+    pixel of the image, -1 for padding.
     """
     words = planes.shape[2]
     windows, taps = tap_pixel.shape
-    pixels = planes.shape[1] // max(1, images)
     for a in range(planes.shape[0]):
         for n in range(images):
+            base = (image + n) * pixels
             for v in range(windows):
                 window = out[a, n * windows + v]
                 for t in range(taps):
                     pixel = tap_pixel[v, t]
-                    for k in range(words):
-                        if pixel < 0:
+                    if pixel < 0:
+                        for k in range(words):
                             window[t * words + k] = pad_words[a, k]
-                        else:
-                            window[t * words + k] = planes[a, n * pixels + pixel, k]
+                    else:
+                        for k in range(words):
+                            window[t * words + k] = planes[a, base + pixel, k]
 
 
 @njit(nogil=True, cache=True)
-def pool_bits(planes, images, tap_pixel, out):
+def pool_bits(planes, images, pixels, tap_pixel, out):
     """OR of the pixels under each window: out (vectors, words) of planes (vectors, words)."""
     words = planes.shape[1]
     windows, taps = tap_pixel.shape
-    pixels = planes.shape[0] // max(1, images)
     for n in range(images):
         for v in range(windows):
             for k in range(words):

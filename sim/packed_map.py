@@ -12,8 +12,6 @@ from xnorforge.sim.map_kernels import dense_rows, pack_bits, pack_codes, unpack_
 
 __all__ = ["InputMap", "PackedMap", "pad_words", "words_of"]
 
-_NO_PADS = (0, 0, 0, 0)
-
 
 def words_of(elements: int) -> int:
     """Words that hold so many bits."""
@@ -36,19 +34,14 @@ class PackedMap:
     def __init__(
         self,
         value: ValueType,
+        count: int,
+        *,
         numbers: np.ndarray | None = None,
         planes: np.ndarray | None = None,
     ) -> None:
         self.value = value
+        self.count = count
         self._numbers, self._planes = numbers, planes
-
-    @property
-    def count(self) -> int:
-        """Images."""
-        if self._planes is not None:
-            return self._planes.shape[1] // self.value.pixels
-        assert self._numbers is not None
-        return len(self._numbers)
 
     @property
     def is_packed(self) -> bool:
@@ -60,9 +53,8 @@ class PackedMap:
         """int64 (images, pixels, channels); bits are -1 and +1."""
         if self._numbers is None:
             assert self._planes is not None
-            shape = (self.count, self.value.pixels, self.value.channels)
-            self._numbers = np.empty(shape, np.int64)
-            flat = self._numbers.reshape(-1, shape[2])
+            self._numbers = np.empty((self.count, self.value.pixels, self.value.channels), np.int64)
+            flat = self._numbers.reshape(-1, self.value.channels)
             unpack_codes(self._planes, *_coding(self.value), flat)
         return self._numbers
 
@@ -78,27 +70,24 @@ class PackedMap:
         if value.shape == self.value.shape:
             return self
         shape = (self.count, value.pixels, value.channels)
-        return PackedMap(value, numbers=self.numbers.reshape(shape))
-
-    def rows(self, pads: tuple[int, int, int, int], pad_value: int) -> np.ndarray:
-        """A map's rows, padded, without gaps: (planes, images * padded height, words)."""
-        height, width, channels = self.value.shape
-        return self._rows(height, width, channels, pads, pad_value)
+        return PackedMap(value, self.count, numbers=self.numbers.reshape(shape))
 
     def vectors(self) -> np.ndarray:
         """All elements of an image in a row without gaps: (planes, images, words)."""
-        return self._rows(1, self.value.pixels, self.value.channels, _NO_PADS, 0)
+        if self._planes is None:
+            return self._pack(self._elements(), self.value.size)
+        value = self.value
+        out = np.empty((value.bits, self.count, words_of(value.size)), np.uint64)
+        shape = (self.count, 1, value.pixels, value.channels)
+        dense_rows(self._planes, shape, (0, 0, 0, 0), self._planes[:, 0], out)
+        return out
 
-    def _rows(
-        self,
-        height: int,
-        width: int,
-        channels: int,
-        pads: tuple[int, int, int, int],
-        pad_value: int,
-    ) -> np.ndarray:
+    def rows(self, pads: tuple[int, int, int, int], pad_value: int) -> np.ndarray:
+        """A map's rows, padded, without gaps: (planes, images * padded height, words), with a
+        word of 0 more than they need."""
+        height, width, channels = self.value.shape
         top, left, bottom, right = pads
-        high, wide = height + top + bottom, width + left + right
+        wide = (width + left + right) * channels
         if self._planes is None:
             elements = self._elements()
             if any(pads):
@@ -107,10 +96,11 @@ class PackedMap:
                     ((0, 0), (top, bottom), (left, right), (0, 0)),
                     constant_values=self._element(pad_value),
                 )
-            return self._pack(elements, wide * channels)
-        out = np.empty((self.value.bits, self.count * high, words_of(wide * channels)), np.uint64)
-        pad = pad_words(self.value, pad_value)
-        dense_rows(self._planes, self.count, height, width, channels, pads, pad, out)
+            return self._pack(elements, wide, spare=1)
+        rows = self.count * (height + top + bottom)
+        out = np.empty((self.value.bits, rows, words_of(wide) + 1), np.uint64)
+        shape = (self.count, height, width, channels)
+        dense_rows(self._planes, shape, pads, pad_words(self.value, pad_value), out)
         return out
 
     def _elements(self) -> np.ndarray:
@@ -121,13 +111,16 @@ class PackedMap:
     def _element(self, number: int) -> int:
         return number
 
-    def _pack(self, elements: np.ndarray, size: int) -> np.ndarray:
-        return _packed(elements, size, self.value.bits, *_coding(self.value))
+    def _pack(self, elements: np.ndarray, size: int, spare: int = 0) -> np.ndarray:
+        return _packed(elements, size, spare, self.value.bits, *_coding(self.value))
 
 
-def _packed(elements: np.ndarray, size: int, bits: int, add: int, shift: int) -> np.ndarray:
+def _packed(
+    elements: np.ndarray, size: int, spare: int, bits: int, add: int, shift: int
+) -> np.ndarray:
+    """Rows of `size` elements as bit planes; spare: words of 0 after each."""
     flat = elements.reshape(-1, size)
-    planes = np.empty((bits, len(flat), words_of(size)), np.uint64)
+    planes = np.empty((bits, len(flat), words_of(size) + spare), np.uint64)
     pack_codes(flat, add, shift, planes)
     return planes
 
@@ -135,19 +128,15 @@ def _packed(elements: np.ndarray, size: int, bits: int, add: int, shift: int) ->
 def pad_words(value: ValueType, pad_value: int) -> np.ndarray:
     """One pixel of padding, packed: (planes, words)."""
     pixel = np.full((1, value.channels), pad_value, np.int64)
-    return _packed(pixel, value.channels, value.bits, *_coding(value))[:, 0]
+    return _packed(pixel, value.channels, 0, value.bits, *_coding(value))[:, 0]
 
 
 class InputMap(PackedMap):
     """The network's input, as pixels (N, K); of multi-bit values what `Input.quantise` gives."""
 
     def __init__(self, spec: Input, pixels: np.ndarray) -> None:
-        super().__init__(spec.value)
+        super().__init__(spec.value, len(pixels))
         self._spec, self._pixels = spec, pixels
-
-    @property
-    def count(self) -> int:
-        return len(self._pixels)
 
     @property
     def numbers(self) -> np.ndarray:
@@ -167,9 +156,9 @@ class InputMap(PackedMap):
     def _element(self, number: int) -> int:
         return (number + 1) // 2 if self.value.kind == "bit" else number
 
-    def _pack(self, elements: np.ndarray, size: int) -> np.ndarray:
+    def _pack(self, elements: np.ndarray, size: int, spare: int = 0) -> np.ndarray:
         add = _coding(self.value)[0] if self.value.kind == "int" else 0
-        return _packed(elements, size, self.value.bits, add, 0)
+        return _packed(elements, size, spare, self.value.bits, add, 0)
 
     @property
     def planes(self) -> np.ndarray:

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from xnorforge.gen.errors import ModelError
-from xnorforge.gen.layers import Conv, Product, ValueType
+from xnorforge.gen.layers import ValueType
 from xnorforge.gen.network import INPUT, Network
-from xnorforge.sim.packed_layers import packed_layer
-from xnorforge.sim.packed_map import InputMap, PackedMap, words_of
+from xnorforge.sim.packed_layers import PackedLayer, packed_layer
+from xnorforge.sim.packed_map import InputMap, PackedMap
 
 __all__ = ["Executor", "Result"]
 
 CHUNK = 256  # images worked on at once at most
-CHUNK_BYTES = 1 << 19  # of a layer's packed vectors: they stay in the second-level cache
+CHUNK_BYTES = 1 << 22  # of the largest map of them
 MOST_BITS = 62  # of any value, and of what is worked out on the way to it
 
 
@@ -32,6 +33,15 @@ class Result:
 
     scores: np.ndarray
     labels: np.ndarray
+
+
+class _Step(NamedTuple):
+    """A layer, what it takes, and what nothing takes after it."""
+
+    name: str
+    taken: tuple[str, ...]
+    run: PackedLayer
+    done_with: list[str]
 
 
 class Executor:
@@ -47,23 +57,23 @@ class Executor:
         self.network = network
         self.threads = threads
         made: dict[str, ValueType] = {INPUT: network.input.value}
-        self._layers = []
+        taken = [network.inputs_of(index) for index in range(len(network.layers))]
+        last_use = {name: index for index, names in enumerate(taken) for name in names}
+        self._steps: list[_Step] = []
         for index, layer in enumerate(network.layers):
             if layer.output.bits > MOST_BITS:
                 raise ModelError(
                     f"Layer {layer.name!r}: values of {layer.output.bits} bits; "
                     f"the executor takes up to {MOST_BITS}"
                 )
-            self._layers.append(packed_layer(layer, made[network.inputs_of(index)[0]]))
+            done_with = [name for name in last_use if last_use[name] == index]
+            run = packed_layer(layer, made[taken[index][0]])
+            self._steps.append(_Step(layer.name, taken[index], run, done_with))
             made[layer.name] = layer.output
-        last_use = {
-            name: index for index in range(len(network.layers)) for name in network.inputs_of(index)
-        }
-        self._done_with = [
-            [name for name, last in last_use.items() if last == index]
-            for index in range(len(network.layers))
-        ]
-        self._chunk = max(1, min(CHUNK, CHUNK_BYTES // max(map(_image_bytes, network.layers))))
+        self._scores = np.int64 if network.layers[-1].output.bits > 32 else np.int32
+        # Values that are not packed take a word an element.
+        largest = max(value.size * (8 if value.kind == "int" else 1) for value in made.values())
+        self._chunk = max(1, min(CHUNK, CHUNK_BYTES // largest))
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def run(self, images: np.ndarray) -> Result:
@@ -72,8 +82,7 @@ class Executor:
         Raises ModelError on a wrong type or shape, or a pixel outside the input's value range.
         """
         flat = self._flatten(images)
-        wide = self.network.layers[-1].output.bits > 32
-        scores = np.empty((len(flat), self.network.classes), np.int64 if wide else np.int32)
+        scores = np.empty((len(flat), self.network.classes), self._scores)
 
         def share(first: int, last: int) -> None:
             for start in range(first, last, self._chunk):
@@ -126,20 +135,11 @@ class Executor:
     def _forward(self, flat: np.ndarray, trace: list[PackedMap] | None = None) -> np.ndarray:
         """Scores (N, 1, classes) of pixels (N, K); every layer's output is added to `trace`."""
         known: dict[str, PackedMap] = {INPUT: InputMap(self.network.input, flat)}
-        for index, layer in enumerate(self.network.layers):
-            value = self._layers[index]([known[name] for name in self.network.inputs_of(index)])
-            for name in self._done_with[index]:
+        for step in self._steps:
+            value = step.run([known[name] for name in step.taken])
+            for name in step.done_with:
                 del known[name]
-            known[layer.name] = value
+            known[step.name] = value
             if trace is not None:
                 trace.append(value)
         return value.numbers
-
-
-def _image_bytes(layer: object) -> int:
-    """Bytes of the packed vectors that a layer makes of one image."""
-    if not isinstance(layer, Product):
-        return 1
-    share = layer.columns // layer.window.taps if isinstance(layer, Conv) else layer.columns
-    taps = layer.columns // share
-    return layer.vectors * taps * words_of(share) * 8 * layer.source.bits
