@@ -227,7 +227,7 @@ def _layer(rng: random.Random, layer: Dense, lanes: int, device: Device) -> Laye
     simd = _useful(rng, layer.columns, min(layer.columns, max(1, lanes // pl)))
     pe = max(1, min(layer.rows, lanes // (pl * simd)))
     pe = -(-layer.rows // -(-layer.rows // pe))  # no more rows than its folds need
-    return _with_stores(rng, _fold(layer, pe, simd, pl), device)
+    return _with_stores(rng, layer, _fold(layer, pe, simd, pl), device)
 
 
 def _fold(layer: Dense, pe: int, simd: int, pl: int) -> LayerPlan:
@@ -247,7 +247,8 @@ def _fold(layer: Dense, pe: int, simd: int, pl: int) -> LayerPlan:
     )
 
 
-def _with_stores(rng: random.Random, fold: LayerPlan, device: Device) -> LayerPlan:
+def _with_stores(
+    rng: random.Random, layer: Dense, fold: LayerPlan, device: Device) -> LayerPlan:
     """Memories as a plan might choose them: no kilobits in flip-flops."""
     family = device.family.name
     distributed = STORE_FAMILIES[family].lut_ram
@@ -258,7 +259,7 @@ def _with_stores(rng: random.Random, fold: LayerPlan, device: Device) -> LayerPl
         small = shape.depth <= 256 if distributed else shape.depth * shape.width <= 250
         return "lut" if shape.depth == 1 or (small and rng.random() < 0.6) else "block"
 
-    config = fold.mvu_config(family)
+    config = fold.mvu_config(family, layer)
     buffer = StoreConfig(
         width=fold.simd * fold.input_bits, depth=config.buffer_depth, family=family
     )

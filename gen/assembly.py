@@ -1,50 +1,53 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From Network and Plan to circuits: the stages of a core, and the core itself.
 
-image --> converter --> MVU --> converter --> MVU ... --> converter --> head --> result
-                         ^                     ^                         ^
-config --> CRC ------> stores -------------> stores -----------------> stores
+image --> [window] --> converter --> MVU --> [window --> pool] ... --> converter --> head --> result
+                                      ^                                               ^
+config --> CRC ------------------> stores ---------------------------------------> stores
 """
 
 from dataclasses import dataclass, field
+from math import gcd
 
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from xnorforge.gen.cycles import StageConfig
+from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layers import Conv, Pool, Product
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import Plan
+from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan, WindowPlan
 from xnorforge.hw.config_chain import ConfigHead
 from xnorforge.hw.head import ArgMaxHead, HeadConfig
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
+from xnorforge.hw.pool import PoolConfig, PoolReducer
 from xnorforge.hw.store import Store, StoreConfig
 from xnorforge.hw.tally import Cycle, Tally
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
+from xnorforge.hw.window import SlidingWindow, WindowConfig
 from xnorforge.sw import protocol
 
-__all__ = ["Core", "CoreParts", "core_parts", "weights_load"]
+__all__ = ["Core", "CoreParts", "conversions", "core_parts", "weights_load"]
 
 
 @dataclass(frozen=True)
 class CoreParts:
     """Configurations of a core's blocks.
 
-    stages: the datapath in order. stores: (name, config, words) in the weight chain's order;
+    beats: of an image. stages: the datapath in order. owners: the layer each stage belongs to, a
+    converter to the one it feeds; "head". stores: (name, config, words) in the weight chain's order;
     constant ones among them are no part of the chain.
     """
 
-    stages: tuple[WidthConverterConfig | MvuConfig | HeadConfig, ...]
+    beats: int
+    stages: tuple[StageConfig, ...]
+    owners: tuple[str, ...]
     stores: tuple[tuple[str, StoreConfig, list[int]], ...] = field(repr=False)
 
     @property
     def head(self) -> HeadConfig:
         return self.stages[-1]
-
-    @property
-    def beats(self) -> int:
-        """Beats of an image."""
-        first = self.stages[0]
-        return first.beats_in if isinstance(first, WidthConverterConfig) else first.sf
 
     @property
     def images_held(self) -> int:
@@ -53,6 +56,8 @@ class CoreParts:
         for stage in self.stages:
             if isinstance(stage, MvuConfig):
                 held += stage.buffer_depth // stage.sf + stage.credits // stage.nf + 4
+            elif isinstance(stage, WindowConfig):
+                held += stage.depth // (stage.height * stage.width) + 3
             elif isinstance(stage, WidthConverterConfig):
                 held += (stage.lanes_in + stage.lanes_out) // stage.elements + 2
             else:
@@ -76,50 +81,115 @@ class CoreParts:
 
 def core_parts(network: Network, plan: Plan) -> CoreParts:
     """Blocks of the core for a network laid out by a plan."""
-    stages: list[WidthConverterConfig | MvuConfig | HeadConfig] = []
-    stores: list[tuple[str, StoreConfig, list[int]]] = []
-    lanes = plan.lanes
-    element_bits = network.input.value.bits
+    builder = _Builder(network, plan)
     for layer, layer_plan in zip(network.layers, plan.layers, strict=True):
-        config = layer_plan.mvu_config(plan.family)
-        if lanes != config.simd:
-            stages.append(
-                WidthConverterConfig(
-                    elements=config.columns,
-                    element_bits=element_bits,
-                    lanes_in=lanes,
-                    lanes_out=config.simd,
-                )
+        if isinstance(layer, Product):
+            assert isinstance(layer_plan, LayerPlan)
+            builder.product(layer, layer_plan)
+        elif isinstance(layer, Pool):
+            assert isinstance(layer_plan, StreamPlan)
+            builder.pool(layer, layer_plan)
+        else:
+            raise PlanError(
+                f"Layer {layer.name!r}: no circuit for {type(layer).__name__.lower()} layers"
             )
-        stages.append(config)
-        name = layer.name
-        stores += [
-            (f"{name}.weights", config.weight_config, config.weight_words(layer.weights)),
+    builder.head()
+    beats = -(-network.input.value.size // plan.lanes)
+    return CoreParts(beats, tuple(builder.stages), tuple(builder.owners), tuple(builder.stores))
+
+
+def conversions(
+    elements: int, lanes: int, bits: int, to_elements: int, to_lanes: int
+) -> list[WidthConverterConfig]:
+    """Converters from vectors of `elements` in beats of `lanes` to others.
+
+    The vectors of one side may hold several of the other's, as a map holds pixels: beats whose
+    lanes divide both belong to either.
+    """
+    steps = [(elements, to_lanes)]
+    if to_elements != elements:
+        steps = [(elements, gcd(lanes, elements, to_elements)), (to_elements, to_lanes)]
+    found = []
+    for vector, wanted in steps:
+        if wanted != lanes:
+            found.append(WidthConverterConfig(vector, bits, lanes, wanted))
+        lanes = wanted
+    return found
+
+
+class _Builder:
+    """Stages and stores in the making.
+
+    The stream so far carries vectors of `elements` elements of `bits` bits, `lanes` a beat: the
+    pixels of a map, or a whole value. Where `lanes` divides a pixel, both are the same beats.
+    """
+
+    def __init__(self, network: Network, plan: Plan) -> None:
+        self.network, self.plan = network, plan
+        self.stages: list[StageConfig] = []
+        self.owners: list[str] = []
+        self.stores: list[tuple[str, StoreConfig, list[int]]] = []
+        value = network.input.value
+        self.elements, self.lanes, self.bits = value.size, plan.lanes, value.bits
+
+    def put(self, owner: str, config: StageConfig) -> None:
+        self.stages.append(config)
+        self.owners.append(owner)
+
+    def vectors_of(self, owner: str, elements: int, lanes: int) -> None:
+        """Make the stream carry vectors of so many elements in beats of so many lanes."""
+        for config in conversions(self.elements, self.lanes, self.bits, elements, lanes):
+            self.put(owner, config)
+        self.elements, self.lanes = elements, lanes
+
+    def product(self, layer: Product, folds: LayerPlan) -> None:
+        config = folds.mvu_config(self.plan.family, layer)
+        if isinstance(layer, Conv):
+            assert folds.window is not None
+            self.window(layer, folds.window)
+        self.vectors_of(layer.name, layer.columns, config.simd)
+        self.put(layer.name, config)
+        self.stores += [
             (
-                f"{name}.presets",
+                f"{layer.name}.weights",
+                config.weight_config,
+                config.weight_words(layer.matrix),
+            ),
+            (
+                f"{layer.name}.presets",
                 config.preset_config,
-                config.preset_words(layer.weights, layer.thresholds),
+                config.preset_words(layer.matrix, layer.bank, layer.offsets),
             ),
         ]
-        lanes, element_bits = config.pe, config.score_bits if config.scores else 1
-    head = HeadConfig(
-        classes=network.classes,
-        score_bits=element_bits,
-        tie=network.head.tie,
-        affine=network.head.scale is not None,
-        family=plan.family,
-    )
-    if lanes != 1:
-        stages.append(
-            WidthConverterConfig(
-                elements=head.classes, element_bits=element_bits, lanes_in=lanes, lanes_out=1
-            )
+        self.elements, self.lanes = layer.rows // layer.groups, config.pe
+        self.bits = config.score_bits if config.scores else 1
+
+    def pool(self, layer: Pool, stream: StreamPlan) -> None:
+        assert stream.window is not None
+        self.window(layer, stream.window)
+        self.put(layer.name, stream.pool_config(layer))
+        self.elements, self.lanes = layer.source.channels, stream.lanes
+        self.bits = layer.output.bits
+
+    def window(self, layer: Conv | Pool, window: WindowPlan) -> None:
+        config = window.config(layer, self.plan.family)
+        self.vectors_of(layer.name, config.channels, config.lanes)
+        self.put(layer.name, config)
+
+    def head(self) -> None:
+        network = self.network
+        config = HeadConfig(
+            classes=network.classes,
+            score_bits=self.bits,
+            tie=network.head.tie,
+            affine=network.head.scale is not None,
+            family=self.plan.family,
         )
-    stages.append(head)
-    if head.affine:
-        words = head.words(network.head.scale, network.head.offset)
-        stores.append(("head", head.store_config, words))
-    return CoreParts(tuple(stages), tuple(stores))
+        self.vectors_of("head", config.classes, 1)
+        self.put("head", config)
+        if config.affine:
+            words = config.words(network.head.scale, network.head.offset)
+            self.stores.append(("head", config.store_config, words))
 
 
 def weights_load(parts: CoreParts) -> bytes:
@@ -202,6 +272,10 @@ class Core(wiring.Component):
         for index, config in enumerate(parts.stages):
             if isinstance(config, WidthConverterConfig):
                 name, stage = f"width_{index}", WidthConverter(config=config)
+            elif isinstance(config, WindowConfig):
+                name, stage = f"window_{index}", SlidingWindow(config=config)
+            elif isinstance(config, PoolConfig):
+                name, stage = f"pool_{index}", PoolReducer(config=config)
             elif isinstance(config, MvuConfig):
                 name, stage = f"mvu_{index}", MatrixVectorUnit(config=config)
                 for side in ("weight", "preset"):

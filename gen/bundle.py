@@ -5,6 +5,7 @@ manifest.json  network.json  network.npz  accelerator.v  weights.bin      (immut
 results/                                                (what build and verify add)
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -21,8 +22,9 @@ from xnorforge.gen.api import BundleMethods
 from xnorforge.gen.assembly import core_parts, weights_load
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.errors import BundleError
+from xnorforge.gen.layers import Layer, Product
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import Plan
+from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
 from xnorforge.gen.resources import estimate
 from xnorforge.gen.verilog import accelerator_verilog
 from xnorforge.sw import protocol
@@ -158,6 +160,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
             "pixel": network.input.pixel,
             "threshold": network.input.threshold,
             "inverted": network.input.inverted,
+            "table": None if network.input.table is None else network.input.table.tolist(),
             "image_bytes": network.input.image_bytes,
             "packing": "8 elements a byte, first in bit 0"
             if value.bits == 1
@@ -172,16 +175,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
             "meaning": "signed integer scores in class order; the label is their arg-max",
         },
         "layers": [
-            {
-                "name": layer.name,
-                "rows": layer.rows,
-                "columns": layer.columns,
-                "weight_bits": int(layer.weights.size),
-                "pe": folds.pe,
-                "simd": folds.simd,
-                "pl": folds.pl,
-                "fold_cycles": folds.fold_cycles,
-            }
+            _layer_record(layer, folds)
             for layer, folds in zip(network.layers, plan.layers, strict=True)
         ],
         "memories": [
@@ -218,6 +212,27 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     }
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     (work / "manifest.json").write_text(text)
+
+
+def _layer_record(layer: Layer, plan: LayerPlan | StreamPlan) -> dict[str, Any]:
+    """A layer as the manifest tells of it. cycles: of its engine, an image."""
+    record: dict[str, Any] = {"name": layer.name, "output_shape": list(layer.output.shape)}
+    if isinstance(layer, Product) and isinstance(plan, LayerPlan):
+        record |= {
+            "op": "conv" if plan.window else "dense",
+            "rows": layer.rows,
+            "columns": layer.columns,
+            "weight_bits": layer.weight_bits,
+            "pe": plan.pe,
+            "simd": plan.simd,
+            "pl": plan.pl,
+            "fold_cycles": plan.image_cycles,
+        }
+    elif isinstance(plan, StreamPlan):
+        record |= {"op": plan.op, "lanes": plan.lanes}
+    if plan.window is not None:
+        record["window"] = dataclasses.asdict(plan.window)
+    return record
 
 
 def _replace(work: Path, out: Path) -> None:

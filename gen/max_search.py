@@ -54,7 +54,7 @@ class MaxAttempt:
         return {
             "interval_cycles": self.interval_cycles,
             "images_per_second": self.images_per_second,
-            "folds": [[layer.pe, layer.simd, layer.pl] for layer in self.plan.layers],
+            "folds": [layer.folds for layer in self.plan.layers],
             "why": self.why,
             "used": self.result.used if self.result else None,
             "available": self.result.available if self.result else None,
@@ -93,7 +93,7 @@ class MaxSearch:
         return {
             "best": self.best.to_json(),
             "above": self.above.to_json() if self.above else None,
-            "planned_folds": [[layer.pe, layer.simd, layer.pl] for layer in self.planned.layers],
+            "planned_folds": [layer.folds for layer in self.planned.layers],
             "attempts": [attempt.to_json() for attempt in self.attempts],
         }
 

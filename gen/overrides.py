@@ -8,7 +8,8 @@ from typing import Any
 
 from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError
-from xnorforge.gen.network import Dense, Network
+from xnorforge.gen.layers import Layer, Pool, Product
+from xnorforge.gen.network import Network
 from xnorforge.hw.popcount import PIPELINES, STRUCTURES
 
 __all__ = ["ENGINE_FIELDS", "FOLD_FIELDS", "STORE_FIELDS", "read_overrides"]
@@ -55,7 +56,16 @@ def read_overrides(
     return {name: dict(fields) for name, fields in content.items()}
 
 
-def _check(where: str, layer: Dense, device: Device, field: str, value: Any) -> None:
+def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> None:
+    if isinstance(layer, Pool):
+        if field != "simd":
+            raise PlanError(f"{where}: a pool has no {field}; its only field is simd, its lanes")
+        channels = layer.source.channels
+        if not isinstance(value, int) or value < 1 or channels % value:
+            raise PlanError(f"{where}: simd must divide {channels} channels, not {value!r}")
+        return
+    if not isinstance(layer, Product):
+        raise PlanError(f"{where}: {type(layer).__name__.lower()} layers have no settings")
     if field in STORE_FIELDS:
         kinds = STORE_KINDS[field]
         if value not in kinds:
@@ -72,6 +82,7 @@ def _check(where: str, layer: Dense, device: Device, field: str, value: Any) -> 
     if field not in FOLD_FIELDS:
         known = ", ".join((*FOLD_FIELDS, *STORE_FIELDS, *ENGINE_FIELDS))
         raise PlanError(f"{where}: unknown field {field!r}; the fields are {known}")
-    limit = {"pe": layer.rows, "simd": layer.columns, "pl": layer.source.bits}[field]
+    rows = layer.rows // layer.groups
+    limit = {"pe": rows, "simd": layer.columns, "pl": layer.source.bits}[field]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
         raise PlanError(f"{where}: {field} must be an integer from 1 to {limit}, not {value!r}")

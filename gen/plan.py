@@ -8,23 +8,88 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layers import Conv, Layer, Pool, Product
 from xnorforge.gen.network import Network
 from xnorforge.hw.folding import Folding
 from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.pool import PoolConfig
+from xnorforge.hw.window import WindowConfig
 
-__all__ = ["LayerPlan", "Plan"]
+__all__ = ["LayerPlan", "Plan", "StreamPlan", "WindowPlan"]
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """A line buffer. lanes: channels a beat. depth: pixels it holds. store: "block" or "lut"."""
+
+    lanes: int
+    depth: int
+    store: str
+
+    def config(self, layer: Conv | Pool, family: str) -> WindowConfig:
+        """The SlidingWindow before this layer."""
+        source = layer.source
+        mask = (1 << source.bits) - 1
+        if isinstance(layer, Conv):
+            groups = layer.groups
+            pad = int(layer.pad_value > 0) if source.kind == "bit" else layer.pad_value & mask
+        else:
+            groups = source.channels // self.lanes
+            pad = 0
+            if layer.kind == "max" and source.kind == "int":
+                pad = source.low & mask
+        height, width, channels = source.shape
+        return WindowConfig(
+            height=height,
+            width=width,
+            channels=channels,
+            element_bits=source.bits,
+            lanes=self.lanes,
+            window=layer.window,
+            groups=groups,
+            pad_bits=pad,
+            depth=self.depth,
+            store=self.store,
+            family=family,
+        )
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """A layer without weights. lanes: channels a beat. window: of a pool."""
+
+    name: str
+    op: str
+    lanes: int
+    window: WindowPlan | None = None
+
+    @property
+    def folds(self) -> list[int]:
+        return [self.lanes]
+
+    def pool_config(self, layer: Pool) -> PoolConfig:
+        source = layer.source
+        return PoolConfig(
+            channels=source.channels,
+            element_bits=source.bits,
+            kind=source.kind,
+            lanes=self.lanes,
+            taps=layer.window.taps,
+            mode=layer.kind,
+        )
 
 
 @dataclass(frozen=True)
 class LayerPlan(Folding):
-    """One MatrixVectorUnit.
+    """One MatrixVectorUnit, and the line buffer of a convolution.
 
     rows, columns, input_bits: the layer's shape. pe, simd, pl: rows, columns and input planes
     worked on in parallel. weight_store, preset_store, buffer_store: "block" (block RAM) or "lut"
     (distributed RAM, or flip-flops where the family has none); weights and presets may also be
     "const" (logic, never loaded), weights "spram" (loaded before use). scores: True for the last
     layer. structure, pipeline: the popcounts' (`hw.popcount`); "": the measured choice of the day,
-    which a plan made by the planner names.
+    which a plan made by the planner names. rows, columns: of one of `sets` weight matrices.
+    planes: of a weight. vectors: windows an image.
     """
 
     name: str
@@ -41,12 +106,54 @@ class LayerPlan(Folding):
     buffer_store: str
     structure: str = ""
     pipeline: str = ""
+    sets: int = 1
+    planes: int = 1
+    vectors: int = 1
+    window: WindowPlan | None = None
 
-    def mvu_config(self, family: str) -> MvuConfig:
+    @property
+    def folds(self) -> list[int]:
+        return [self.pe, self.simd, self.pl]
+
+    @property
+    def image_cycles(self) -> int:
+        """Engine cycles an image."""
+        return self.vectors * self.sets * self.fold_cycles
+
+    def mvu_config(self, family: str, layer: Product) -> MvuConfig:
         """The MatrixVectorUnit of this layer on a family."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del fields["name"]
-        return MvuConfig(**fields, family=family)
+        return MvuConfig(
+            rows=self.rows,
+            columns=self.columns,
+            input_kind=self.input_kind,
+            input_bits=self.input_bits,
+            pe=self.pe,
+            simd=self.simd,
+            pl=self.pl,
+            scores=self.scores,
+            family=family,
+            weight_store=self.weight_store,
+            preset_store=self.preset_store,
+            buffer_store=self.buffer_store,
+            structure=self.structure,
+            pipeline=self.pipeline,
+            **_extras(layer),
+        )
+
+
+def _extras(layer: Product) -> dict[str, Any]:
+    """What an engine needs beyond a dense binary layer."""
+    extras: dict[str, Any] = {}
+    if layer.groups > 1:
+        extras["sets"] = layer.groups
+    if layer.weight_type.planes > 1:
+        extras["coefficients"] = layer.weight_type.coefficients
+        extras["halved"] = layer.weight_type.kind == "int"
+    if layer.offsets is not None:
+        extras["offset_high"] = int(abs(layer.offsets).max())
+    if isinstance(layer, Conv):  # also without borders: it says how many vectors make an image
+        extras["windows"] = layer.windows
+    return extras
 
 
 @dataclass(frozen=True)
@@ -67,7 +174,7 @@ class Plan:
     link: str
     baud: int
     lanes: int
-    layers: tuple[LayerPlan, ...]
+    layers: tuple[LayerPlan | StreamPlan, ...]
     reasons: tuple[tuple[str, str], ...] = ()
     board_record: dict[str, Any] | None = None
 
@@ -77,14 +184,8 @@ class Plan:
     @classmethod
     def from_json(cls, item: dict[str, Any]) -> "Plan":
         fields = {f.name for f in dataclasses.fields(cls)}
-        layer_fields = {f.name for f in dataclasses.fields(LayerPlan)}
         kept = {k: v for k, v in item.items() if k in fields}
-        kept["layers"] = tuple(
-            LayerPlan(
-                **_before_structures(layer) | {k: v for k, v in layer.items() if k in layer_fields}
-            )
-            for layer in item["layers"]
-        )
+        kept["layers"] = tuple(_layer_plan(layer) for layer in item["layers"])
         kept["reasons"] = tuple((name, reason) for name, reason in item.get("reasons", ()))
         return cls(**kept)
 
@@ -112,13 +213,17 @@ class Plan:
         """
         constants = []
         for layer, folds in zip(network.layers, self.layers, strict=True):
-            config = folds.mvu_config(self.family)
+            if not isinstance(layer, Product):
+                continue
+            assert isinstance(folds, LayerPlan)
+            config = folds.mvu_config(self.family, layer)
             if folds.weight_store == "const":
-                constants.append(config.weight_words(layer.weights))
+                constants.append(config.weight_words(layer.matrix))
             if folds.preset_store == "const":
-                constants.append(config.preset_words(layer.weights, layer.thresholds))
+                constants.append(config.preset_words(layer.matrix, layer.bank, layer.offsets))
         structure = {
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "shapes": [_shape(layer) for layer in network.layers],
             "lanes": self.lanes,
             "family": self.family,
             "input": [network.input.value.kind, network.input.value.bits, network.input.value.size],
@@ -127,6 +232,28 @@ class Plan:
         }
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")
+
+
+def _shape(layer: Layer) -> list[Any]:
+    """What of a layer shapes circuits beyond its plan: windows, padding, kinds, levels."""
+    sources = [dataclasses.asdict(source) for source in layer.sources]
+    shape: list[Any] = [type(layer).__name__, layer.inputs, sources]
+    for name in ("window", "weight_type"):
+        if hasattr(layer, name):
+            shape.append(dataclasses.asdict(getattr(layer, name)))
+    shape += [getattr(layer, name, None) for name in ("groups", "pad_value", "kind", "levels")]
+    return shape
+
+
+def _layer_plan(item: dict[str, Any]) -> LayerPlan | StreamPlan:
+    kind = StreamPlan if "op" in item else LayerPlan
+    fields = {f.name for f in dataclasses.fields(kind)}
+    kept = {name: value for name, value in item.items() if name in fields}
+    if kept.get("window") is not None:
+        kept["window"] = WindowPlan(**kept["window"])
+    if kind is LayerPlan:
+        kept = _before_structures(item) | kept
+    return kind(**kept)
 
 
 def _before_structures(layer: dict[str, Any]) -> dict[str, str]:

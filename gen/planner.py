@@ -34,6 +34,7 @@ LINKS = ("uart",)
 WEIGHTS = ("loadable", "constant")
 MAX_CLASSES = 0xFFFF  # the label's and the class count's 16 bits
 BITS_PER_BYTE = 10  # 8N1
+_CLOSE_MISSES = 3  # plans found too slow by the exact model before larger steps are taken
 _BEYOND = 6  # intervals faster than the fastest found to fit that are tried as well
 
 
@@ -213,16 +214,20 @@ class Planner:
 
     def _within(self, wanted: int) -> Plan | None:
         """The smallest plan of at most `wanted` cycles an image by the exact model, if any fits."""
-        allowed = wanted
+        allowed, misses = wanted, 0
         while allowed >= self.search.intervals()[0]:
             chain = self.search.best(allowed)
             if not self._fits(chain):
                 return None
             plan = self.plan(chain)
             # The exact model sees what single stages do not: bubbles between them.
-            if predict(core_parts(self.network, plan).stages).interval_cycles <= wanted:
+            interval = predict(core_parts(self.network, plan).stages).interval_cycles
+            if interval <= wanted:
                 return plan
-            allowed = min(allowed, chain.fold_cycles) - 1
+            misses += 1
+            # Line by line at first; where that leads nowhere, in strides.
+            stride = 1 if misses <= _CLOSE_MISSES else int(interval - wanted) // 2 + 1
+            allowed = min(allowed, chain.fold_cycles) - stride
         return None
 
     def smallest(self) -> Plan:
@@ -268,7 +273,7 @@ class Planner:
             baud=self.baud,
             lanes=chain.lanes,
             layers=chain.layers,
-            reasons=store_reasons(chain, self.family, self.room, self.overrides),
+            reasons=store_reasons(chain, self.network, self.family, self.room, self.overrides),
         )
 
     # --- what stands in the way ------------------------------------------------------------
@@ -297,9 +302,8 @@ class Planner:
         chain = self.fastest_chain()
         plan = self.plan(chain)
         interval = predict(core_parts(self.network, plan).stages).interval_cycles
-        slowest = max(chain.layers, key=lambda layer: layer.fold_cycles)
         return PlanError(
-            f"{fps:g} images/s do not fit on {self.site.title}: layer {slowest.name!r} limits, "
+            f"{fps:g} images/s do not fit on {self.site.title}: layer {chain.slowest!r} limits, "
             f"the best that fits is {int(self._rate(interval)):,} images/s"
             f"{self._larger(lambda planner: planner._within(planner._interval(fps)) is not None)}"
         )
@@ -321,14 +325,14 @@ class Planner:
             )
             if need > have
         ]
-        largest = max(self.network.layers, key=lambda layer: layer.weights.size)
+        largest = max(self.network.products, key=lambda layer: layer.weight_bits)
         fold = "even folded to its smallest"
         if self.overrides:
             fold = f"with the folding given for {', '.join(map(repr, self.overrides))}"
         return PlanError(
             f"{self.network.name!r} is too large for {self.site.name}: {fold} "
             f"it needs {' and '.join(lacking)} ({beside} the link), layer "
-            f"{largest.name!r} alone has {largest.weights.size:,} weight bits"
+            f"{largest.name!r} alone has {largest.weight_bits:,} weight bits"
             f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}"
         )
 
@@ -341,7 +345,7 @@ class Planner:
         boards = {board.device.name: board.name for board in known}
         sites = [_Site.choose(name, None, None) for name in boards.values()]
         sites += [_Site.choose(None, name, None) for name in DEVICES]
-        bits = sum(layer.weights.size for layer in self.network.layers)
+        bits = self.network.weight_bits
         spram = any("spram" in fixed.values() for fixed in self.overrides.values())
         sites = [
             site

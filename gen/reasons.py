@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from xnorforge.gen import resources
+from xnorforge.gen.layers import Product
+from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import STORE_FIELDS
-from xnorforge.gen.plan import LayerPlan
+from xnorforge.gen.plan import StreamPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.store import StoreConfig
@@ -27,28 +29,32 @@ _MERGED_DEPTH = 8  # a weight's ROM and its XNOR are one LUT4 up to this depth
 
 
 def store_reasons(
-    chain: Chain, family: str, room: Resources, overrides: Mapping[str, Mapping[str, Any]]
+    chain: Chain,
+    network: Network,
+    family: str,
+    room: Resources,
+    overrides: Mapping[str, Mapping[str, Any]],
 ) -> tuple[tuple[str, str], ...]:
     """(name, reason) of every memory, e.g. ("fc0.weights", "2 SPRAM blocks: ...").
 
     room: what the device has for the core. overrides: checked settings by layer.
     """
     left = room - chain.resources
-    return tuple(
-        (
-            f"{layer.name}.{_NAMES[field]}",
-            _reason(layer, field, family, room, left, field in overrides.get(layer.name, {})),
-        )
-        for layer in chain.layers
-        for field in STORE_FIELDS
-    )
+    found = []
+    for layer, folds in zip(network.layers, chain.layers, strict=True):
+        if isinstance(folds, StreamPlan) or not isinstance(layer, Product):
+            continue
+        config = folds.mvu_config(family, layer)
+        for field in STORE_FIELDS:
+            fixed = field in overrides.get(layer.name, {})
+            reason = _reason(config, getattr(folds, field), field, room, left, fixed)
+            found.append((f"{layer.name}.{_NAMES[field]}", reason))
+    return tuple(found)
 
 
 def _reason(
-    layer: LayerPlan, field: str, family: str, room: Resources, left: Resources, fixed: bool
+    config: MvuConfig, kind: str, field: str, room: Resources, left: Resources, fixed: bool
 ) -> str:
-    config = layer.mvu_config(family)
-    kind = getattr(layer, field)
     shape = _shape(config, field)
     options = {other: resources.mvu_store(config, field, other) for other in {"block", "lut", kind}}
     taken = _taken(shape, kind, options[kind])

@@ -15,8 +15,10 @@ from typing import Any
 
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.store import FAMILIES, StoreConfig
 from xnorforge.hw.width import WidthConverterConfig
+from xnorforge.hw.window import WindowConfig
 
 __all__ = [
     "CONSTANT_WORDS",
@@ -32,7 +34,9 @@ __all__ = [
     "converter_terms",
     "engine_terms",
     "head_terms",
+    "pool_terms",
     "store_terms",
+    "window_terms",
 ]
 
 Terms = Counter
@@ -341,6 +345,40 @@ def converter_terms(config: WidthConverterConfig, family: str) -> Terms:
         gearboxes=1,
     )
     terms["count.carries"] = 3 * chain(_states(capacity), family)
+    return terms
+
+
+def window_terms(config: WindowConfig) -> Terms:
+    """A sliding window around its line buffer, block RAMs aside."""
+    width = config.lanes * config.element_bits
+    beats = config.channels // config.lanes
+    words = config.depth * beats
+    kernel, map_ = config.window.kernel, (config.height, config.width)
+    counters = [_bits(n) for n in (*kernel, *map_, *map_, beats, config.groups)]
+    counters += [_bits(words)] * 4 + [_states(words)] * 2
+    terms: Terms = Counter(
+        count=sum(counters),
+        registers=sum(counters) + 3 * width,
+        choose=width * (3 if config.window.padded else 2),
+        lone=width,
+    )
+    terms["count.carries"] = sum(chain(bits, config.family) for bits in counters)
+    if config.store == "lut":
+        terms.update(_lut_memory(width, words, config.family))
+    return terms
+
+
+def pool_terms(config: PoolConfig, family: str) -> Terms:
+    """The reduction of a window's beats to one."""
+    bits = config.lanes * config.output_bits
+    taps = _bits(config.taps)
+    terms: Terms = Counter(
+        count=taps,
+        registers=2 * bits + taps + 2,
+        lone=bits,
+        choose=bits * (1 if config.element_bits == 1 and config.mode == "max" else 2),
+    )
+    terms["count.carries"] = chain(taps, family)
     return terms
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.assembly import core_parts
+from xnorforge.gen.cycles import StageConfig
 from xnorforge.gen.devices import Device
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import STORE_FIELDS
@@ -32,12 +33,16 @@ from xnorforge.gen.resource_terms import (
     converter_terms,
     engine_terms,
     head_terms,
+    pool_terms,
     store_terms,
+    window_terms,
 )
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.store import FAMILIES, StoreConfig
 from xnorforge.hw.width import WidthConverterConfig
+from xnorforge.hw.window import WindowConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,8 +66,10 @@ __all__ = [
     "load_model",
     "mvu_store",
     "parts_of",
+    "pool",
     "shell",
     "store",
+    "window",
 ]
 
 LIMITS = ("cells", "flipflops", "blocks", "sprams", "lut_rams")
@@ -217,6 +224,16 @@ def converter(config: WidthConverterConfig, family: str) -> Resources:
     return _weighed(family, converter_terms(config, family), Resources())
 
 
+def window(config: WindowConfig) -> Resources:
+    """A SlidingWindow with its line buffer."""
+    return _weighed(config.family, *_window(config))
+
+
+def pool(config: PoolConfig, family: str) -> Resources:
+    """A PoolReducer."""
+    return _weighed(family, pool_terms(config, family), Resources())
+
+
 def head(config: HeadConfig) -> Resources:
     """The arg-max head, with its scales and offsets where it has any."""
     return _weighed(config.family, *_head(config))
@@ -227,7 +244,7 @@ def _weighed(family: str, terms: Terms, exact: Resources) -> Resources:
 
 
 def block_terms(
-    config: MvuConfig | StoreConfig | WidthConverterConfig | HeadConfig,
+    config: StageConfig | StoreConfig,
     family: str,
     elements: ElementTables,
 ) -> tuple[Terms, Resources]:
@@ -238,6 +255,10 @@ def block_terms(
         return converter_terms(config, family), Resources()
     if isinstance(config, HeadConfig):
         return head_terms(config), Resources()
+    if isinstance(config, WindowConfig):
+        return _window(config)
+    if isinstance(config, PoolConfig):
+        return pool_terms(config, family), Resources()
     terms, exact = _mvu_store(config, "buffer_store", config.buffer_store, elements)
     return _sum(engine_terms(config, elements), terms), exact
 
@@ -270,6 +291,14 @@ def _head(config: HeadConfig) -> tuple[Terms, Resources]:
     return head_terms(config) + terms, exact
 
 
+def _window(config: WindowConfig) -> tuple[Terms, Resources]:
+    terms = window_terms(config)
+    width = config.lanes * config.element_bits
+    words = config.depth * (config.channels // config.lanes)
+    blocks = _memory_blocks(width, words, config.family) if config.store == "block" else 0
+    return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
+
+
 def _memory_blocks(width: int, depth: int, family: str) -> int:
     """Block RAMs that yosys makes of one memory: the shape that takes the fewest."""
     return min(
@@ -287,23 +316,21 @@ def parts_of(
 
     A converter counts to the stage it feeds; the one behind the link to the shell.
     """
-    names = iter([layer.name for layer in network.layers] + ["head"])
     rows: dict[str, tuple[Terms, Resources]] = {}
-    waiting: Terms = Terms()
-    for stage in core_parts(network, plan).stages:
-        if isinstance(stage, WidthConverterConfig):
-            waiting = converter_terms(stage, plan.family)
-            continue
+    parts = core_parts(network, plan)
+    for stage, owner in zip(parts.stages, parts.owners, strict=True):
         if isinstance(stage, MvuConfig):
             terms = engine_terms(stage, elements)
             exact = Resources()
             for field in STORE_FIELDS:
                 more, rest = _mvu_store(stage, field, getattr(stage, field), elements)
                 terms, exact = _sum(terms, more), exact + rest
-        else:
+        elif isinstance(stage, HeadConfig):
             terms, exact = _head(stage)
-        rows[next(names)] = _sum(terms, waiting), exact
-        waiting = Terms()
+        else:
+            terms, exact = block_terms(stage, plan.family, elements)
+        before = rows.get(owner, (Terms(), Resources()))
+        rows[owner] = _sum(before[0], terms), before[1] + exact
     if plan.board is None:
         rows["shell"] = _CORE, Resources()
     else:

@@ -20,15 +20,14 @@ from math import inf, sqrt
 from typing import Any
 
 from xnorforge.gen import resources
+from xnorforge.gen.assembly import conversions
+from xnorforge.gen.folds import Fold, Folds
+from xnorforge.gen.layers import Dense
 from xnorforge.gen.network import Network
-from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
-from xnorforge.gen.plan import LayerPlan
+from xnorforge.gen.overrides import STORE_FIELDS
+from xnorforge.gen.plan import LayerPlan, StreamPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.head import HeadConfig
-from xnorforge.hw.mvu import MvuConfig
-from xnorforge.hw.store import SPRAM_FAMILIES
-from xnorforge.hw.structures import engine_for
-from xnorforge.hw.width import WidthConverterConfig
 
 __all__ = ["Chain", "Search"]
 
@@ -38,32 +37,22 @@ _LOWEST_WEIGHT, _HIGHEST_WEIGHT, _WEIGHTINGS = 1 / 64, 64.0, 7
 _SPRAM_PRICE = 0.01
 # Folds kept per layer and number of SPRAM blocks: the cheapest of those that are fast enough.
 _KEPT = 24
-# SIMD widths looked at per PE and PL, from the narrowest that is fast enough.
-_WIDER = 5
 # Layers up to which all mixtures of two chains are looked at.
 _MIXED_LAYERS = 8
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A choice for every layer. resources: of the core, without the shell."""
+    """A choice for every layer.
+
+    resources: of the core, without the shell. fold_cycles: an image, of the layer `slowest`.
+    """
 
     lanes: int
-    layers: tuple[LayerPlan, ...]
+    layers: tuple[LayerPlan | StreamPlan, ...]
     resources: Resources
-
-    @property
-    def fold_cycles(self) -> int:
-        return max(layer.fold_cycles for layer in self.layers)
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """A fold of one layer, with what it costs without its stores and for each kind of store."""
-
-    layer: LayerPlan
-    engine: Resources
-    stores: tuple[Mapping[str, Resources], ...]  # in the order of STORE_FIELDS
+    fold_cycles: int
+    slowest: str
 
 
 @dataclass(frozen=True)
@@ -71,8 +60,8 @@ class _Choice:
     """A fold with its stores chosen."""
 
     price: float
-    fold: _Fold
-    kinds: tuple[str, ...]  # in the order of STORE_FIELDS
+    fold: Fold
+    kinds: tuple[str, ...]  # in the order of STORE_FIELDS; none without weights
     sprams: int
 
     @property
@@ -81,7 +70,9 @@ class _Choice:
         return sum((options[kind] for options, kind in stores), self.fold.engine)
 
     @property
-    def layer(self) -> LayerPlan:
+    def layer(self) -> LayerPlan | StreamPlan:
+        if not self.kinds:
+            return self.fold.layer
         kinds: dict[str, Any] = dict(zip(STORE_FIELDS, self.kinds, strict=True))
         return replace(self.fold.layer, **kinds)
 
@@ -105,12 +96,7 @@ class Search:
         self.family = family
         self.capacity = capacity
         self.overrides = overrides
-        self._kinds: dict[str, tuple[str, ...]] = dict.fromkeys(STORE_FIELDS, ("lut", "block"))
-        if constant:
-            self._kinds["preset_store"] += ("const",)
-            self._kinds["weight_store"] += ("const",)
-        if family in SPRAM_FAMILIES:
-            self._kinds["weight_store"] += ("spram",)
+        self._folds = Folds(network, family, overrides, constant)
         scores_bits = network.layers[-1].output.bits
         self.head = HeadConfig(
             classes=network.classes,
@@ -119,8 +105,6 @@ class Search:
             affine=network.head.scale is not None,
             family=family,
         )
-        self._widths = [self._useful(index) for index in range(len(network.layers))]
-        self._fold = cache(self._make_fold)
         self._join = cache(self._make_join)
 
     def within(self, capacity: Resources) -> "Search":
@@ -136,17 +120,13 @@ class Search:
 
     def fastest_interval(self, index: int) -> int:
         """Fewest cycles an image of a layer, as its overrides allow."""
-        return self._cycles(index, *(max(widths) for widths in self._widths[index]))
+        return self._folds.fastest(index)
 
     def intervals(self) -> list[int]:
         """All intervals at which another fold becomes possible, ascending."""
-        indices = range(len(self._widths))
+        indices = range(len(self.network.layers))
         lowest = max(self.head_interval, *(self.fastest_interval(index) for index in indices))
-        values = {
-            self._cycles(index, *widths)
-            for index in indices
-            for widths in product(*self._widths[index])
-        }
+        values = set[int]().union(*(self._folds.intervals(index) for index in indices))
         return sorted({lowest} | {value for value in values if value > lowest})
 
     def best(self, interval: int | None) -> Chain:
@@ -198,63 +178,6 @@ class Search:
         ]
         return sum(over)
 
-    # --- folds -----------------------------------------------------------------------------
-
-    def _useful(self, index: int) -> tuple[list[int], ...]:
-        """Values of PE, SIMD and PL worth a look."""
-        layer = self.network.layers[index]
-        fixed = self.overrides.get(layer.name, {})
-        limits = {"pe": layer.rows, "simd": layer.columns, "pl": layer.source.bits}
-        return tuple(
-            [fixed[field]] if field in fixed else _useful_widths(limits[field])
-            for field in FOLD_FIELDS
-        )
-
-    def _cycles(self, index: int, pe: int, simd: int, pl: int) -> int:
-        layer = self.network.layers[index]
-        return -(-layer.rows // pe) * -(-layer.columns // simd) * -(-layer.source.bits // pl)
-
-    def _fast_enough(self, index: int, interval: int | None) -> Iterator[_Fold]:
-        """For each PE and PL the narrowest SIMD that is fast enough, and the next few: a wider
-        one costs more logic but may fill its memories better."""
-        rows, columns, planes = self._widths[index]
-        for pe, pl in product(rows, planes):
-            first = 0
-            while interval is not None and self._cycles(index, pe, columns[first], pl) > interval:
-                first += 1
-                if first == len(columns):
-                    break
-            for simd in columns[first : first + _WIDER]:
-                yield self._fold(index, pe, simd, pl)
-
-    def _make_fold(self, index: int, pe: int, simd: int, pl: int) -> _Fold:
-        layer = self.network.layers[index]
-        fixed = self.overrides.get(layer.name, {})
-        shape: dict[str, Any] = {
-            "rows": layer.rows,
-            "columns": layer.columns,
-            "input_kind": layer.source.kind,
-            "input_bits": layer.source.bits,
-            "scores": layer.thresholds is None,
-            "pe": pe,
-            "simd": simd,
-            "pl": pl,
-        }
-        kinds: dict[str, Any] = dict.fromkeys(STORE_FIELDS, "lut")
-        measured = engine_for(self.family, simd)
-        shape["structure"] = fixed.get("structure", measured.structure)
-        shape["pipeline"] = fixed.get("pipeline", measured.pipeline)
-        config = MvuConfig(**shape, **kinds, family=self.family)
-        stores = tuple(
-            {
-                kind: resources.mvu_store(config, field, kind)
-                for kind in ([fixed[field]] if field in fixed else self._kinds[field])
-            }
-            for field in STORE_FIELDS
-        )
-        plan = LayerPlan(name=layer.name, **shape, **kinds)
-        return _Fold(plan, resources.engine(config), stores)
-
     # --- shortest path ---------------------------------------------------------------------
 
     def _price(self, used: Resources, block_weight: float) -> float:
@@ -266,7 +189,11 @@ class Search:
     def _priced(self, index: int, interval: int | None, weight: float) -> list[_Choice]:
         """The cheapest folds of a layer that are fast enough, their stores chosen."""
         found: dict[int, list[_Choice]] = {}
-        for fold in self._fast_enough(index, interval):
+        for fold in self._folds.within(index, interval):
+            if not fold.stores:
+                choice = _Choice(self._price(fold.engine, weight), fold, (), 0)
+                found.setdefault(0, []).append(choice)
+                continue
             prices = [
                 {kind: self._price(used, weight) for kind, used in options.items()}
                 for options in fold.stores
@@ -295,7 +222,15 @@ class Search:
 
     def _lane_choices(self, interval: int | None) -> list[int]:
         """Widths of the image stream: bytes as the link brings them, or enough for the rate."""
-        value = self.network.input.value
+        value, first = self.network.input.value, self.network.layers[0]
+        if not isinstance(first, Dense):
+            wide = [
+                lanes
+                for lanes in range(1, value.channels + 1)
+                if value.channels % lanes == 0
+                and (interval is None or value.size // lanes <= interval)
+            ]
+            return wide[:2] or [value.channels]
         step = 8 if value.bits == 1 else 1
         needed = 1 if interval is None else -(-value.size // (interval * step))
         return [
@@ -304,65 +239,66 @@ class Search:
 
     def _shortest(self, interval: int | None, weight: float) -> tuple[int, tuple[_Choice, ...]]:
         """Lanes of the image stream and a choice for every layer, the cheapest together."""
-        layers = self.network.layers
+        value = self.network.input.value
+        start, end = (value.size, value.bits), (self.network.classes, 1)
 
         @cache
-        def joint_price(index: int, lanes_in: int, lanes_out: int) -> float:
-            return self._price(self._join(index, lanes_in, lanes_out), weight)
+        def joint_price(bits: int, *streams: int) -> float:
+            return self._price(self._join(bits, *streams), weight)
 
-        # By lanes out and SPRAM blocks so far: (price, lanes of the images, choices).
-        paths: dict[tuple[int, int], tuple[float, int, tuple[_Choice, ...]]] = {
+        # By the stream so far, (elements of a vector, lanes), and SPRAM blocks: price, lanes of
+        # the images, choices.
+        paths: dict[tuple[int, int, int], tuple[float, int, tuple[_Choice, ...]]] = {
             # A wider stream than needed costs wires that no model counts: a small extra.
-            (lanes, 0): (lanes * 1e-6, lanes, ())
+            (start[0], lanes, 0): (lanes * 1e-6, lanes, ())
             for lanes in self._lane_choices(interval)
         }
-        most = self.capacity.sprams
-        for index in range(len(layers)):
-            following: dict[tuple[int, int], tuple[float, int, tuple[_Choice, ...]]] = {}
+        most, bits = self.capacity.sprams, start[1]
+        for index, layer in enumerate(self.network.layers):
+            following: dict[tuple[int, int, int], tuple[float, int, tuple[_Choice, ...]]] = {}
             for choice in self._priced(index, interval, weight):
-                simd, pe = choice.fold.layer.simd, choice.fold.layer.pe
-                for (lanes, sprams), (price, image_lanes, choices) in paths.items():
-                    key = (pe, sprams + choice.sprams)
-                    total = price + choice.price + joint_price(index, lanes, simd)
+                fold = choice.fold
+                for (vector, lanes, sprams), (price, image_lanes, choices) in paths.items():
+                    key = (fold.vector_out, fold.lanes_out, sprams + choice.sprams)
+                    total = price + choice.price
+                    total += joint_price(bits, vector, lanes, fold.vector_in, fold.lanes_in)
                     # What overrides put into SPRAM that is not there must stay, to be told.
-                    total += 1e3 * max(0, key[1] - most)
+                    total += 1e3 * max(0, key[2] - most)
                     if key not in following or total < following[key][0]:
                         following[key] = (total, image_lanes, (*choices, choice))
-            paths = following
+            paths, bits = following, layer.output.bits
         _, lanes, choices = min(
             (
-                (price + joint_price(len(layers), lanes_out, 1), lanes, choices)
-                for (lanes_out, _), (price, lanes, choices) in paths.items()
+                (price + joint_price(bits, vector, lanes_out, *end), lanes, choices)
+                for (vector, lanes_out, _), (price, lanes, choices) in paths.items()
             ),
-            key=lambda end: end[:2],
+            key=lambda option: option[:2],
         )
         return lanes, choices
 
-    def _make_join(self, index: int, lanes_in: int, lanes_out: int) -> Resources:
-        """The converter before layer `index`, or before the head."""
-        network = self.network
-        if lanes_in == lanes_out:
-            return Resources()
-        if index < len(network.layers):
-            elements, bits = network.layers[index].columns, network.layers[index].source.bits
-        else:
-            elements, bits = network.classes, self.head.score_bits
-        return resources.converter(
-            WidthConverterConfig(
-                elements=elements, element_bits=bits, lanes_in=lanes_in, lanes_out=lanes_out
-            ),
-            self.family,
-        )
+    def _make_join(
+        self, bits: int, vector: int, lanes: int, to_vector: int, to_lanes: int
+    ) -> Resources:
+        """The converters between two streams."""
+        used = Resources()
+        for config in conversions(vector, lanes, bits, to_vector, to_lanes):
+            used += resources.converter(config, self.family)
+        return used
 
     def _chain(self, lanes: int, choices: Iterable[_Choice]) -> Chain:
         choices = tuple(choices)
+        value = self.network.input.value
         used = resources.head(self.head)
-        lanes_in = lanes
-        for index, choice in enumerate(choices):
-            used += choice.used + self._join(index, lanes_in, choice.fold.layer.simd)
-            lanes_in = choice.fold.layer.pe
-        used += self._join(len(choices), lanes_in, 1)
-        return Chain(lanes, tuple(choice.layer for choice in choices), used)
+        vector, lanes_out, bits = value.size, lanes, value.bits
+        for layer, choice in zip(self.network.layers, choices, strict=True):
+            fold = choice.fold
+            used += choice.used
+            used += self._join(bits, vector, lanes_out, fold.vector_in, fold.lanes_in)
+            vector, lanes_out, bits = fold.vector_out, fold.lanes_out, layer.output.bits
+        used += self._join(bits, vector, lanes_out, self.network.classes, 1)
+        slowest = max(choices, key=lambda choice: choice.fold.cycles).fold
+        plans = tuple(choice.layer for choice in choices)
+        return Chain(lanes, plans, used, slowest.cycles, slowest.layer.name)
 
     def _mixtures(
         self, one: tuple[int, tuple[_Choice, ...]], other: tuple[int, tuple[_Choice, ...]]
@@ -371,8 +307,3 @@ class Search:
         if len(one[1]) <= _MIXED_LAYERS:
             for choices in product(*zip(one[1], other[1], strict=True)):
                 yield one[0], choices
-
-
-def _useful_widths(limit: int) -> list[int]:
-    """The smallest width for each possible number of folds of `limit`."""
-    return sorted({-(-limit // folds) for folds in range(1, limit + 1)})

@@ -23,6 +23,7 @@ class ImageContract:
 
     shape: of one image. kind, bits: of an element on the line. pixel: dtype of the user's
     elements. threshold, inverted: for "bit", an element is `pixel >= threshold` (or not).
+    table: the element for each pixel 0 .. 255, of each channel where it has two axes, or None.
     image_bytes: bytes of an image on the line.
     """
 
@@ -33,6 +34,7 @@ class ImageContract:
     threshold: int | None
     inverted: bool
     image_bytes: int
+    table: np.ndarray | None = None
 
     def pack(self, images: np.ndarray) -> list[bytes]:
         """Images (N, *shape), or flattened, to the bytes of each. Raises ImageError."""
@@ -40,10 +42,17 @@ class ImageContract:
         size = int(np.prod(self.shape))
         if images.dtype != np.dtype(self.pixel):
             raise ImageError(f"Images must be {self.pixel}, not {images.dtype}: convert them")
+        wanted = ", ".join(map(str, self.shape))
         if images.ndim < 2 or int(np.prod(images.shape[1:])) != size:
-            wanted = ", ".join(map(str, self.shape))
             raise ImageError(f"Images must be (N, {wanted}), not {images.shape}: reshape them")
+        map_of_channels = len(self.shape) == 3 and self.shape[2] > 1
+        if map_of_channels and images.ndim == 4 and images.shape[1:] != self.shape:
+            raise ImageError(f"Images must be (N, {wanted}), not {images.shape}: move the axes")
         flat = images.reshape(len(images), size)
+        if self.table is not None:
+            tables = np.broadcast_to(self.table, (self.shape[-1], 256))
+            flat = tables[np.arange(size) % self.shape[-1], flat]
+            flat = flat.astype(np.int8 if self.kind == "int" else np.uint8)
         if self.kind == "bit":
             ones = (flat >= self.threshold) ^ self.inverted
             flat = np.packbits(ones, axis=1, bitorder="little")
@@ -105,6 +114,7 @@ class Manifest:
             threshold=given["threshold"],
             inverted=bool(given["inverted"]),
             image_bytes=given["image_bytes"],
+            table=None if given.get("table") is None else np.array(given["table"], np.int64),
         )
         return cls(
             path=path,

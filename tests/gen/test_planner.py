@@ -21,7 +21,6 @@ from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
 from xnorforge.gen.planner import link_interval, make_plan
 from xnorforge.gen.resources import Resources, capacity, estimate
-from xnorforge.hw.mvu import MvuConfig
 
 
 def make_network(*sizes: int, bits: int = 1) -> Network:
@@ -106,8 +105,8 @@ def test_block_rams_of_the_circuits_fit(goal: str) -> None:
 
 def test_folds_are_legal_and_stable() -> None:
     plan = make_plan(SFC, board="ulx3s-25f", fps=10_000)
-    for layer in plan.layers:
-        MvuConfig(**{k: v for k, v in vars(layer).items() if k != "name"}, family=plan.family)
+    for layer, folds in zip(SFC.layers, plan.layers, strict=True):
+        assert folds.mvu_config(plan.family, layer).fold_cycles == folds.image_cycles
     assert plan == make_plan(SFC, board="ulx3s-25f", fps=10_000)
 
 

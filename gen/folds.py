@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The ways a layer can be folded, each with its cycles and its cost.
+
+A dense layer may take any widths. A convolution's PE divides its rows and its SIMD a window's
+pixels, or is several of them, so that beats need no gearbox; only overrides make others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+from xnorforge.gen import resources
+from xnorforge.gen.assembly import conversions
+from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layers import Conv, Pool, Product
+from xnorforge.gen.network import Network
+from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
+from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
+from xnorforge.gen.resources import Resources
+from xnorforge.hw.store import SPRAM_FAMILIES
+from xnorforge.hw.structures import engine_for
+
+__all__ = ["Fold", "Folds"]
+
+# SIMD widths looked at per PE and PL, from the narrowest that is fast enough.
+_WIDER = 5
+# Pixels of a line buffer up to which it is made of LUT RAM, where there is any.
+_SHALLOW = 64
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of one layer.
+
+    cycles: an image. engine: what it costs without its stores; stores: with each kind of store,
+    in the order of STORE_FIELDS, nothing for a layer without weights. vector_in, lanes_in,
+    vector_out, lanes_out: elements of a vector and of a beat on its two streams.
+    """
+
+    layer: LayerPlan | StreamPlan
+    cycles: int
+    engine: Resources
+    stores: tuple[Mapping[str, Resources], ...]
+    vector_in: int
+    lanes_in: int
+    vector_out: int
+    lanes_out: int
+
+
+class Folds:
+    """Folds of every layer of a network on a family.
+
+    overrides: checked settings by layer. constant: weights and presets may be constant logic.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        family: str,
+        overrides: Mapping[str, Mapping[str, Any]],
+        constant: bool,
+    ) -> None:
+        self.network = network
+        self.family = family
+        self.overrides = overrides
+        self._kinds: dict[str, tuple[str, ...]] = dict.fromkeys(STORE_FIELDS, ("lut", "block"))
+        if constant:
+            self._kinds["preset_store"] += ("const",)
+            self._kinds["weight_store"] += ("const",)
+        if family in SPRAM_FAMILIES:
+            self._kinds["weight_store"] += ("spram",)
+        self._widths = [self._useful(index) for index in range(len(network.layers))]
+        self._fold = cache(self._make)
+
+    def fastest(self, index: int) -> int:
+        """Fewest cycles an image of a layer, as its overrides allow."""
+        return self._cycles(index, *(max(widths) for widths in self._widths[index]))
+
+    def intervals(self, index: int) -> set[int]:
+        """Cycles an image of all folds of a layer."""
+        return {self._cycles(index, *widths) for widths in product(*self._widths[index])}
+
+    def within(self, index: int, interval: int | None) -> Iterator[Fold]:
+        """For each PE and PL the narrowest SIMD that is fast enough, and the next few: a wider
+        one costs more logic but may fill its memories better."""
+        rows, columns, planes = self._widths[index]
+        for pe, pl in product(rows, planes):
+            first = 0
+            while interval is not None and self._cycles(index, pe, columns[first], pl) > interval:
+                first += 1
+                if first == len(columns):
+                    break
+            for simd in columns[first : first + _WIDER]:
+                yield self._fold(index, pe, simd, pl)
+
+    def _useful(self, index: int) -> tuple[list[int], ...]:
+        """Values of PE, SIMD and PL worth a look; of a pool, its lanes as SIMD."""
+        layer = self.network.layers[index]
+        fixed = self.overrides.get(layer.name, {})
+        if isinstance(layer, Pool):
+            found = ([1], _divisors(layer.source.channels), [1])
+        elif isinstance(layer, Product):
+            rows = layer.rows // layer.groups
+            simd, pl = _useful_widths(layer.columns), _useful_widths(layer.source.bits)
+            if isinstance(layer, Conv):
+                channels = layer.source.channels // layer.groups
+                whole = [channels * taps for taps in _divisors(layer.window.taps)]
+                found = (_divisors(rows), sorted({*_divisors(channels), *whole}), pl)
+            else:
+                found = (_useful_widths(rows), simd, pl)
+        else:
+            raise PlanError(
+                f"Layer {layer.name!r}: no circuit for {type(layer).__name__.lower()} layers"
+            )
+        return tuple(
+            [fixed[field]] if field in fixed else widths
+            for field, widths in zip(FOLD_FIELDS, found, strict=True)
+        )
+
+    def _cycles(self, index: int, pe: int, simd: int, pl: int) -> int:
+        layer = self.network.layers[index]
+        if isinstance(layer, Pool):
+            return _window_cycles(layer, simd)
+        assert isinstance(layer, Product)
+        folds = -(-layer.rows // layer.groups // pe) * -(-layer.columns // simd)
+        steps = folds * -(-layer.source.bits // pl) * layer.weight_type.planes
+        cycles = layer.vectors * layer.groups * steps
+        if isinstance(layer, Conv):
+            cycles = max(cycles, _window_cycles(layer, _window_lanes(layer, simd)))
+        return cycles
+
+    def _make(self, index: int, pe: int, simd: int, pl: int) -> Fold:
+        layer = self.network.layers[index]
+        cycles = self._cycles(index, pe, simd, pl)
+        if isinstance(layer, Pool):
+            return self._pool(layer, simd, cycles)
+        assert isinstance(layer, Product)
+        fixed = self.overrides.get(layer.name, {})
+        measured = engine_for(self.family, simd)
+        plan = LayerPlan(
+            name=layer.name,
+            rows=layer.rows // layer.groups,
+            columns=layer.columns,
+            input_kind=layer.source.kind,
+            input_bits=layer.source.bits,
+            scores=layer.levels != 1,
+            pe=pe,
+            simd=simd,
+            pl=pl,
+            weight_store="lut",
+            preset_store="lut",
+            buffer_store="lut",
+            structure=fixed.get("structure", measured.structure),
+            pipeline=fixed.get("pipeline", measured.pipeline),
+            sets=layer.groups,
+            planes=layer.weight_type.planes,
+            vectors=layer.vectors,
+            window=self._window(layer, _window_lanes(layer, simd))
+            if isinstance(layer, Conv)
+            else None,
+        )
+        config = plan.mvu_config(self.family, layer)
+        stores = tuple(
+            {
+                kind: resources.mvu_store(config, field, kind)
+                for kind in ([fixed[field]] if field in fixed else self._kinds[field])
+            }
+            for field in STORE_FIELDS
+        )
+        engine = resources.engine(config)
+        vector_in, lanes_in = layer.columns, simd
+        if plan.window is not None:
+            assert isinstance(layer, Conv)
+            engine += resources.window(plan.window.config(layer, self.family))
+            for converter in conversions(
+                layer.columns, plan.window.lanes, layer.source.bits, layer.columns, simd
+            ):
+                engine += resources.converter(converter, self.family)
+            vector_in, lanes_in = layer.source.channels, plan.window.lanes
+        return Fold(plan, cycles, engine, stores, vector_in, lanes_in, plan.rows, pe)
+
+    def _pool(self, layer: Pool, lanes: int, cycles: int) -> Fold:
+        window = self._window(layer, lanes)
+        plan = StreamPlan(layer.name, "pool", lanes, window)
+        cost = resources.window(window.config(layer, self.family))
+        cost += resources.pool(plan.pool_config(layer), self.family)
+        channels = layer.source.channels
+        return Fold(plan, cycles, cost, (), channels, lanes, channels, lanes)
+
+    def _window(self, layer: Conv | Pool, lanes: int) -> WindowPlan:
+        """A line buffer that never makes its source wait, in the memory that suits it."""
+        plan = WindowPlan(lanes, layer.source.pixels, "block")
+        depth = plan.config(layer, self.family).bubble_free_depth
+        words = depth * (layer.source.channels // lanes)
+        return WindowPlan(lanes, depth, "lut" if words <= _SHALLOW else "block")
+
+
+def _window_lanes(layer: Conv, simd: int) -> int:
+    """Channels a beat of the line buffer: the fewest that keep up with the engine."""
+    channels = layer.source.channels // layer.groups
+    return next(lanes for lanes in _divisors(channels) if lanes >= min(simd, channels))
+
+
+def _window_cycles(layer: Conv | Pool, lanes: int) -> int:
+    """Cycles an image of a line buffer: a beat goes in and a beat of a window out in each."""
+    windows = layer.windows.height * layer.windows.width * layer.window.taps
+    return max(windows, layer.source.pixels) * layer.source.channels // lanes
+
+
+def _divisors(number: int) -> list[int]:
+    return [width for width in range(1, number + 1) if number % width == 0]
+
+
+def _useful_widths(limit: int) -> list[int]:
+    """The smallest width for each possible number of folds of `limit`."""
+    return sorted({-(-limit // folds) for folds in range(1, limit + 1)})
