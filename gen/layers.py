@@ -89,10 +89,8 @@ class WeightType:
     bits: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in ("odd", "int") or not 1 <= self.bits <= 8:
+        if self.kind not in ("odd", "int") or not 1 <= self.bits <= 7:
             raise ModelError(f"A weight cannot be {self.kind!r} of {self.bits} bits")
-        if self.high > 127:
-            raise ModelError(f"Weights of up to {self.high} do not fit 8 bits")
 
     @property
     def coefficients(self) -> tuple[int, ...]:
@@ -130,13 +128,15 @@ class WeightType:
     @classmethod
     def of(cls, weights: np.ndarray) -> WeightType:
         """The type of the fewest planes that holds these integers. Raises ModelError."""
-        for bits in range(1, 9):
+        for bits in range(1, 8):
             for kind in ("odd", "int"):
-                if (1 << bits) - 1 <= 127 or kind == "int":
-                    candidate = cls(kind, bits)
-                    if candidate.holds(weights):
-                        return candidate
-        raise ModelError(f"Weights from {weights.min()} to {weights.max()} need more than 8 bits")
+                candidate = cls(kind, bits)
+                if candidate.holds(weights):
+                    return candidate
+        raise ModelError(
+            f"Weights from {weights.min()} to {weights.max()} must lie in -64 .. 64, "
+            "or be odd and lie in -127 .. 127"
+        )
 
 
 class Layer:
@@ -280,7 +280,10 @@ class Product(Layer):
         )
         t, wanted = self.thresholds, (self.rows,)
         if t is not None:
-            self._require(t.dtype == np.int64 and 1 <= t.ndim <= 3, "thresholds must be int64")
+            self._require(t.dtype == np.int64, f"thresholds must be int64, not {t.dtype}")
+            self._require(
+                1 <= t.ndim <= 3, f"thresholds must have 1 to 3 dimensions, not {t.ndim}"
+            )
             if t.ndim == 3 or self.borders > 1:
                 wanted = (self.borders, t.shape[-2] if t.ndim > 1 else 1, self.rows)
             elif t.ndim == 2:

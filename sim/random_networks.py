@@ -84,8 +84,8 @@ class _Draw:
             tie=str(self._rng.choice(["first", "last"])),
             scale=self._rng.integers(-99, 100, classes) if affine else None,
             offset=self._rng.integers(-999, 1000, classes) if affine else None,
+            rule="highest_bit" if self._chance(0.15) else "argmax",
         )
-        # A plain chain names no inputs, as most importers leave it.
         return Network("random", spec, tuple(self._layers), head)
 
     # --- dice ----------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ FEATURES = frozenset(
         *(f"pads {what}" for what in ("low", "high", "zero", "that differ from the rest")),
         "groups", "depthwise", "several rows a channel", "fork", "input forks", "one pixel",
         "channels of odd number", "dense of a map", "always", "never", "negative slope",
-        "head scaled", "tie first", "tie last", "ends in conv", "ends in dense", "ends in pool",
+        "head scaled", "head argmax", "head highest_bit", "tie first", "tie last", "ends in conv", "ends in dense", "ends in pool",
         "named inputs",
     ]
 )  # fmt: skip
@@ -342,7 +342,7 @@ def coverage(network: Network) -> frozenset[str]:
         found.add("input table" if spec.table.ndim == 1 else "input channel table")
     if len(spec.value.shape) == 1:
         found.add("input vector")
-    found.add(f"tie {head.tie}")
+    found |= {f"tie {head.tie}", f"head {head.rule}"}
     found.add(f"ends in {_OPERATORS[type(network.layers[-1])]}")
     if head.scale is not None:
         found.add("head scaled")

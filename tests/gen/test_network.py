@@ -118,7 +118,7 @@ def test_unknown_versions_and_ops_are_refused() -> None:
         Network.from_files({**description, "format": "2.0"}, arrays)
     description = json.loads(json.dumps(description))
     description["layers"][0]["op"] = "attention"
-    with pytest.raises(BundleError, match="'dense0': unknown op 'conv'"):
+    with pytest.raises(BundleError, match="'dense0': unknown op 'attention'"):
         Network.from_files(description, arrays)
     description["format"], description["layers"][0]["op"] = "1.9", "dense"
     description["a later field"] = 1
@@ -135,11 +135,13 @@ ONES = np.ones((2, 4), np.int8)
         (lambda: ValueType("float", 1, (4,)), "must be 'bit', 'uint' or 'int', not 'float'"),
         (lambda: ValueType("bit", 2, (4,)), "'bit' value cannot have 2 bits"),
         (lambda: ValueType("uint", 0, (4,)), "cannot have 0 bits"),
-        (lambda: Dense("a", BIT4, 0 * ONES, None), "'a': weights must be an int8 matrix"),
-        (lambda: Dense("a", BIT4, ONES.astype(int), None), "'a': weights must be an int8"),
+        (lambda: Dense("a", BIT4, ONES[0], None), r"'a': weights must be a matrix, not .* \(4,\)"),
+        (lambda: Dense("a", BIT4, 0 * ONES, None), "'a': weights must be -1 and \\+1"),
+        (lambda: Dense("a", BIT4, ONES.astype(int), None), "'a': weights must be int8, not int64"),
         (lambda: Dense("a", BIT4, ONES[:0], None), "'a': needs at least one row and one column"),
         (lambda: Dense("a", BIT4, ONES[:, :3], None), "'a': 3 weight columns for 4 inputs"),
         (lambda: Dense("a", BIT4, ONES, np.zeros(3, np.int64)), r"must be int64 \(2,\)"),
+        (lambda: Dense("a", BIT4, ONES, np.zeros(2)), "must be int64, not float64"),
         (lambda: Dense("a", BIT4, ONES, np.array([0, 6])), r"must lie in \[-4, 5\]"),
         (lambda: Head("middle"), "must be 'first' or 'last', not 'middle'"),
         (lambda: Network("n", Input(BIT4), (), Head()), "'n' has no layers"),
@@ -149,7 +151,16 @@ ONES = np.ones((2, 4), np.int8)
         ),
         (
             lambda: Network("n", Input(BIT4), (Dense("a", BIT4, ONES, None),) * 2, Head()),
-            "'a': takes .* but is fed",
+            r"'n': layer names repeat: \['a', 'a'\]",
+        ),
+        (
+            lambda: Network(
+                "n",
+                Input(BIT4),
+                tuple(Dense(name, BIT4, ONES, None) for name in "ab"),
+                Head(),
+            ),
+            "'b': takes .* but is fed",
         ),
     ],
 )
