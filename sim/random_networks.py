@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Random networks with every kind of layer, small enough to simulate, and what each one covers.
+"""Random networks with every kind of layer, small enough to simulate.
 
 `random_network` draws one, `coverage` names its features: a test over many seeds can tell that it
 met every one of `FEATURES`.
@@ -20,13 +20,13 @@ from xnorforge.gen.layers import (
     Dense,
     Layer,
     Pool,
-    Product,
     Threshold,
     ValueType,
     WeightType,
 )
 from xnorforge.gen.network import INPUT, Head, Input, Network
 from xnorforge.hw.geometry import Window
+from xnorforge.sim.coverage import FEATURES, coverage
 
 __all__ = ["FEATURES", "coverage", "random_images", "random_network"]
 
@@ -72,9 +72,8 @@ class _Draw:
         at = INPUT
         for _ in range(blocks):
             if len(self._types[at].shape) == 3:
-                at = self._pick(
-                    [self._conv, self._conv, self._pool, self._residual, self._branches]
-                )(at)
+                parts = [self._conv, self._conv, self._pool, self._residual, self._branches] * 3
+                at = self._pick([*parts, self._threshold])(at)
                 if self._types[at].kind == "int" and self._chance(0.8):
                     at = self._threshold(at)
         at = self._last(at)
@@ -170,7 +169,7 @@ class _Draw:
     def _levels(self) -> int:
         return self._pick([1, 1, 1, 3, 7, 15])
 
-    def _product(self, make: Any, levels: int | None, **fields: Any) -> str:
+    def _product(self, make: Any, levels: int | None, *, plain: bool = False, **fields: Any) -> str:
         """A layer with weights; levels: 0 for dots, None for any number."""
         bare = make(thresholds=None, **fields)
         levels = self._pick([0, self._levels(), self._levels()]) if levels is None else levels
@@ -179,7 +178,7 @@ class _Draw:
             shape = (bare.borders, levels, bare.rows)
             bank = self._bank(bare.dot_low, bare.dot_high, spread, shape)
             return self._add(make(thresholds=bank if bare.borders > 1 else bank[0], **fields))
-        if self._chance(0.3):
+        if not plain and self._chance(0.3):
             fields["offsets"] = self._rng.integers(-9, 10, (bare.borders, bare.rows))
         return self._add(make(thresholds=None, **fields))
 
@@ -189,21 +188,25 @@ class _Draw:
         levels: int | None = None,
         window: Window | None = None,
         rows: int | None = None,
+        plain: bool = False,
     ) -> str:
+        """levels: as in `_product`. plain: one group, weights of ±1, no offsets."""
         at = self._narrow(at)
         source = self._types[at]
         height, width, channels = source.shape
         window = window or self._window(height, width)
-        groups = self._pick([1, 1, channels, *[g for g in range(2, 9) if channels % g == 0]])
+        parts = [g for g in range(2, 9) if channels % g == 0]
+        groups = 1 if plain else self._pick([1, 1, channels, *parts])
         if rows is None:
             rows = groups * self._between(1, max(1, self._channels // groups))
         elif rows % groups:
             groups = 1
-        kind = self._pick(_WEIGHTS)
+        kind = WeightType() if plain else self._pick(_WEIGHTS)
         pad_value = self._pick([source.low, source.high, max(0, source.low)])
         return self._product(
             Conv,
             levels,
+            plain=plain,
             name=self._name("conv"),
             source=source,
             weights=self._weights(kind, (rows, *window.kernel, channels // groups)),
@@ -270,8 +273,10 @@ class _Draw:
         """Two layers on one map, side by side."""
         at = self._narrow(at)
         source = self._types[at]
-        window, levels = self._window(*source.shape[:2]), self._levels()
-        names = [self._conv(at, levels, window) for _ in range(self._between(2, 3))]
+        window, levels = self._window(*source.shape[:2]), self._pick([0, *[self._levels()] * 3])
+        names = [
+            self._conv(at, levels, window, plain=not levels) for _ in range(self._between(2, 3))
+        ]
         if self._types[names[0]].shape[:2] == source.shape[:2] and self._chance(0.5):
             first = self._types[names[0]]
             if (first.kind, first.bits) == (source.kind, source.bits):
@@ -298,134 +303,3 @@ class _Draw:
         return self._add(
             Pool(self._name("pool"), source, Window(source.shape[:2]), "sum", self._inputs(at))
         )
-
-
-# --- coverage ----------------------------------------------------------------------------------
-
-_OPERATORS = {
-    Dense: "dense",
-    Conv: "conv",
-    Pool: "pool",
-    Threshold: "threshold",
-    Add: "add",
-    Concat: "concat",
-}
-
-FEATURES = frozenset(
-    [
-        *(f"input {kind}" for kind in ("bit", "uint", "int", "table", "channel table", "vector")),
-        *(f"{op} of {kind}" for op in _OPERATORS.values() for kind in ("bit", "uint", "int")),
-        *(f"{way} pool of {kind}" for way in ("max", "sum") for kind in ("bit", "uint", "int")),
-        *(f"{op} gives {what}" for op in ("dense", "conv") for what in ("bits", "levels", "dots")),
-        *(f"{op} offsets" for op in ("dense", "conv")),
-        *(f"{count} thresholds" for count in (1, 3, 7, 15)),
-        *(f"weights {kind}{bits}" for kind in ("odd", "int") for bits in (1, 2, 3)),
-        *(f"{op} {what}" for op in ("conv", "pool") for what in (
-            "1x1", "kernel", "uneven kernel", "stride", "uneven stride", "dilation",
-            "no pads", "even pads", "uneven pads", "pixels left over", "windows overlap",
-        )),
-        *(f"pads {what}" for what in ("low", "high", "zero", "that differ from the rest")),
-        "groups", "depthwise", "several rows a channel", "fork", "input forks", "one pixel",
-        "channels of odd number", "dense of a map", "always", "never", "negative slope",
-        "head scaled", "head argmax", "head highest_bit", "tie first", "tie last", "ends in conv", "ends in dense", "ends in pool",
-        "named inputs",
-    ]
-)  # fmt: skip
-
-
-def coverage(network: Network) -> frozenset[str]:
-    """The features of a network, by name; those that `random_network` draws are `FEATURES`."""
-    found = set()
-    spec, head = network.input, network.head
-    found.add(f"input {spec.value.kind}")
-    if spec.table is not None:
-        found.add("input table" if spec.table.ndim == 1 else "input channel table")
-    if len(spec.value.shape) == 1:
-        found.add("input vector")
-    found |= {f"tie {head.tie}", f"head {head.rule}"}
-    found.add(f"ends in {_OPERATORS[type(network.layers[-1])]}")
-    if head.scale is not None:
-        found.add("head scaled")
-    for name, takers in network.consumers().items():
-        if len(takers) > 1:
-            found.add("input forks" if name == INPUT else "fork")
-    for layer in network.layers:
-        found |= _layer_features(layer)
-    return frozenset(found)
-
-
-def _layer_features(layer: Layer) -> set[str]:
-    op = _OPERATORS[type(layer)]
-    found = {f"{op} of {source.kind}" for source in layer.sources}
-    if layer.inputs:
-        found.add("named inputs")
-    if layer.sources[0].channels % 2 and layer.sources[0].channels > 1:
-        found.add("channels of odd number")
-    if isinstance(layer, Product):
-        found |= _product_features(layer, op)
-    if isinstance(layer, Conv | Pool):
-        found |= _window_features(layer, op)
-    if isinstance(layer, Pool):
-        found.add(f"{layer.kind} pool of {layer.source.kind}")
-    if isinstance(layer, Threshold):
-        found.add(f"{len(layer.thresholds)} thresholds")
-        if (layer.sign < 0).any():
-            found.add("negative slope")
-    return found
-
-
-def _product_features(layer: Product, op: str) -> set[str]:
-    found = {f"weights {layer.weight_type.kind}{layer.weight_type.bits}"}
-    found.add(
-        f"{op} gives {'dots' if not layer.levels else layer.output.kind}".replace(
-            "gives bit", "gives bits"
-        ).replace("gives uint", "gives levels")
-    )
-    bank = layer.bank
-    if bank is not None:
-        found.add(f"{layer.levels} thresholds")
-        if (bank == layer.dot_low).any():
-            found.add("always")
-        if (bank == layer.dot_high + 1).any():
-            found.add("never")
-    if layer.offsets is not None:
-        found.add(f"{op} offsets")
-    if isinstance(layer, Dense) and len(layer.source.shape) == 3:
-        found.add("dense of a map")
-    if layer.groups > 1:
-        depthwise = layer.groups == layer.source.channels
-        found.add("depthwise" if depthwise else "groups")
-        if depthwise and layer.rows > layer.groups:
-            found.add("several rows a channel")
-    return found
-
-
-def _window_features(layer: Conv | Pool, op: str) -> set[str]:
-    window, map_ = layer.window, layer.windows
-    found = {f"{op} 1x1" if window.kernel == (1, 1) else f"{op} kernel"}
-    if window.kernel[0] != window.kernel[1]:
-        found.add(f"{op} uneven kernel")
-    if max(window.stride) > 1:
-        found.add(f"{op} stride")
-    if window.stride[0] != window.stride[1]:
-        found.add(f"{op} uneven stride")
-    for axis in (map_.vertical, map_.horizontal):
-        if axis.dilation > 1 and axis.taps > 1:
-            found.add(f"{op} dilation")
-        if axis.stride < axis.extent and axis.positions > 1:
-            found.add(f"{op} windows overlap")
-        last = axis.pixel(axis.positions - 1, axis.taps - 1)
-        if last < axis.size - 1:
-            found.add(f"{op} pixels left over")
-    kind = "no" if not window.padded else "even" if len(set(window.pads)) == 1 else "uneven"
-    found.add(f"{op} {kind} pads")
-    if map_.height == map_.width == 1:
-        found.add("one pixel")
-    if isinstance(layer, Conv) and window.padded:
-        source = layer.source
-        for name, value in (("low", source.low), ("high", source.high), ("zero", 0)):
-            if layer.pad_value == value:
-                found.add(f"pads {name}")
-        if layer.borders > 1:
-            found.add("pads that differ from the rest")
-    return found
