@@ -5,13 +5,22 @@ step ----------> address + 1
 step, last ----> base of the next window's class <-- classes of its row and column
 """
 
+import numpy as np
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.geometry import Axis, WindowMap
 
-__all__ = ["WindowAddress"]
+__all__ = ["WindowAddress", "window_borders"]
+
+
+def window_borders(windows: WindowMap | None) -> np.ndarray:
+    """Border class of each window, in raster order; None: one window."""
+    if windows is None:
+        return np.zeros(1, dtype=np.int64)
+    rows, columns = range(windows.height), range(windows.width)
+    return np.array([windows.border(row, column) for row in rows for column in columns])
 
 
 class WindowAddress(wiring.Component):

@@ -18,6 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from xnorforge.hw.border import window_borders
 from xnorforge.hw.folding import Folding
 from xnorforge.hw.geometry import WindowMap
 from xnorforge.hw.input_buffer import InputBufferConfig
@@ -384,7 +385,7 @@ class MvuConfig(Folding):
         for index, matrix in enumerate(matrices):
             dots[index :: self.sets] = x[index :: self.sets] @ matrix.T
         places = np.arange(len(x)) % self.vectors
-        border, which = self._window_borders()[places // self.sets], places % self.sets
+        border, which = window_borders(self.windows)[places // self.sets], places % self.sets
         if thresholds is not None:
             bank = np.broadcast_to(self._bank(thresholds), (self.borders, len(weights)))
             levels = bank.reshape(self.borders, self.sets, self.rows)[border, which]
@@ -392,11 +393,3 @@ class MvuConfig(Folding):
         if offsets is not None:
             dots += offsets.reshape(self.borders, self.sets, self.rows)[border, which]
         return dots
-
-    def _window_borders(self) -> np.ndarray:
-        """Border class of each window, in raster order."""
-        map_ = self.windows
-        if map_ is None:
-            return np.zeros(1, dtype=np.int64)
-        rows, columns = range(map_.height), range(map_.width)
-        return np.array([map_.border(row, column) for row in rows for column in columns])
