@@ -8,22 +8,30 @@ it is free, the producer offers and the consumer takes; so every time is a maxim
 earlier times (a timed event graph; Baccelli et al., "Synchronization and Linearity", 1992,
 chapter 2), and evaluating the recurrences in dependency order gives the simulation's own numbers.
 It holds for any gaps of the source and any fold; the sink is taken to be always ready.
+`gen.cycle_stages` holds the rules.
 """
 
-from abc import ABC, abstractmethod
+from __future__ import annotations
+
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
+from hashlib import blake2b
+from math import lcm
 
+import numpy as np
+
+from xnorforge.gen.cycle_stages import RULES, Stage, StageConfig, Times
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
-from xnorforge.hw.width import WidthConverterConfig
+from xnorforge.hw.window import WindowConfig
 
 __all__ = ["Prediction", "StageConfig", "Timeline", "predict", "timeline"]
 
-StageConfig = WidthConverterConfig | MvuConfig | HeadConfig
-
 _MOST_FRAMES = 4000
+_LONGEST_PERIOD = 16
 
 
 @dataclass(frozen=True)
@@ -55,163 +63,85 @@ class Prediction:
         return max(range(len(self.stage_intervals)), key=self.stage_intervals.__getitem__)
 
 
-class _Stage(ABC):
-    """Transfer times of one stage's input and output beats, and its two rules.
-
-    `offer(n)` / `accept(n)`: earliest cycle of output / input transfer n by this stage's own
-    rules, or None while that is not known yet.
-    """
-
-    in_beats: int  # a frame
-    out_beats: int
-
-    def __init__(self, inputs: list[int], outputs: list[int]):
-        self.inputs = inputs
-        self.outputs = outputs
-
-    @abstractmethod
-    def offer(self, n: int) -> int | None: ...
-
-    @abstractmethod
-    def accept(self, n: int) -> int | None: ...
-
-    def advance(self) -> None:  # noqa: B027 - most stages have no inner events
-        """Work out inner events that have become known."""
-
-
-def _known(times: list[int], n: int, after: int) -> int | None:
-    """`times[n] + after`, 0 for n before the first, None while unknown."""
-    if n < 0:
-        return 0
-    return times[n] + after if n < len(times) else None
-
-
-class _Converter(_Stage):
-    def __init__(self, config: WidthConverterConfig, inputs: list[int], outputs: list[int]):
-        super().__init__(inputs, outputs)
-        self.lanes_in, self.lanes_out = config.lanes_in, config.lanes_out
-        self.in_beats = -(-config.elements // config.lanes_in)
-        self.out_beats = -(-config.elements // config.lanes_out)
-
-    def offer(self, n: int) -> int | None:
-        frame, beat = divmod(n, self.out_beats)
-        needed = min(-(-(beat + 1) * self.lanes_out // self.lanes_in), self.in_beats)
-        return _known(self.inputs, frame * self.in_beats + needed - 1, 1)
-
-    def accept(self, n: int) -> int | None:
-        frame, beat = divmod(n, self.in_beats)
-        gone = beat * self.lanes_in // self.lanes_out
-        return _known(self.outputs, frame * self.out_beats + gone - 1, 0)
-
-
-class _Mvu(_Stage):
-    def __init__(self, config: MvuConfig, inputs: list[int], outputs: list[int]):
-        super().__init__(inputs, outputs)
-        self.c = config
-        self.in_beats, self.out_beats = config.sf, config.nf
-        self.depth, self.credits = config.buffer_depth, config.credits
-        self.read_delay, self.latency = config.read_delay, config.latency
-        self.completed: list[int] = []  # issue of each result's last step
-        self.freed: list[int] = []  # cycle in which each input beat's slot is released
-        self.issued = -1  # the latest issue
-        self.sf_done = 0  # beats of the first pass whose steps are issued
-
-    def offer(self, n: int) -> int | None:
-        return _known(self.completed, n, self.latency)
-
-    def accept(self, n: int) -> int | None:
-        return _known(self.freed, n - self.depth, 1)
-
-    def advance(self) -> None:
-        sf, nf, groups = self.c.sf, self.c.nf, self.c.groups
-        while True:
-            result = len(self.completed)
-            vector, fold = divmod(result, nf)
-            frees = fold == nf - 1
-            credit = _known(self.outputs, result - self.credits, 1)
-            if fold == 0:
-                while self.sf_done < sf:
-                    arrived = _known(self.inputs, vector * sf + self.sf_done, 1)
-                    if arrived is None:
-                        return
-                    step = max(self.issued + 1, arrived) + groups - 1
-                    if self.sf_done == sf - 1:
-                        if credit is None:
-                            return
-                        step = max(step, credit)
-                    self.issued = step
-                    self.sf_done += 1
-                    if frees:
-                        self.freed.append(step + self.read_delay)
-                self.sf_done = 0
-            else:
-                if credit is None:
-                    return
-                start = self.issued
-                self.issued = max(start + sf * groups, credit)
-                if frees:
-                    for beat in range(1, sf):
-                        self.freed.append(start + beat * groups + self.read_delay)
-                    self.freed.append(self.issued + self.read_delay)
-            self.completed.append(self.issued)
-
-
-class _Head(_Stage):
-    def __init__(self, config: HeadConfig, inputs: list[int], outputs: list[int]):
-        super().__init__(inputs, outputs)
-        self.in_beats = self.out_beats = config.classes
-        self.latency = config.latency
-
-    def offer(self, n: int) -> int | None:
-        return _known(self.inputs, n, self.latency)
-
-    def accept(self, n: int) -> int | None:
-        return _known(self.outputs, n - 1, 0)
-
-
-_RULES = {WidthConverterConfig: _Converter, MvuConfig: _Mvu, HeadConfig: _Head}
-
-
 class _Chain:
     """Stages joined by streams; stream s carries beats from stage s - 1 to stage s."""
 
     def __init__(self, configs: Sequence[StageConfig]):
-        self.streams: list[list[int]] = [[] for _ in range(len(configs) + 1)]
-        self.stages = [
-            _RULES[type(config)](config, self.streams[i], self.streams[i + 1])
+        self.streams: list[Times] = [array("q") for _ in range(len(configs) + 1)]
+        self.stages: list[Stage] = [
+            RULES[type(config)](config, self.streams[i], self.streams[i + 1])
             for i, config in enumerate(configs)
         ]
+        self.units = _units(self.stages)
+        # Beats an image on each stream.
+        self.beats = [
+            units * stage.in_beats for units, stage in zip(self.units, self.stages, strict=True)
+        ]
+        self.beats.append(self.units[-1] * self.stages[-1].out_beats)
 
-    def run(self, gaps: Sequence[int] | None, results: int) -> None:
-        """Evaluate until `results` result beats have moved (or the source runs dry).
+    def run(self, frames: int, gaps: Sequence[int] | None) -> None:
+        """Evaluate until all beats of `frames` images have moved, or nothing moves any more.
 
         gaps: idle cycles of the source before each image beat; None: a source without gaps or
             end.
         """
         last = len(self.streams) - 1
-        while len(self.streams[last]) < results:
+        wanted = [frames * beats for beats in self.beats]
+        progress = True
+        while progress and any(
+            len(stream) < count for stream, count in zip(self.streams, wanted, strict=True)
+        ):
             progress = False
             for s, stream in enumerate(self.streams):
                 if s:
                     self.stages[s - 1].advance()
-                while True:
-                    n = len(stream)
-                    free = stream[-1] + 1 if n else 0
-                    if s:
-                        offered = self.stages[s - 1].offer(n)
-                    elif gaps is None:
-                        offered = free
-                    else:
-                        offered = free + gaps[n] if n < len(gaps) else None
-                    if offered is None:
-                        break
-                    taken = self.stages[s].accept(n) if s < last else 0
-                    if taken is None:
-                        break
-                    stream.append(max(free, offered, taken))
-                    progress = True
-            if not progress:
-                return
+                if s < last:
+                    self.stages[s].advance()
+                first = len(stream)
+                end = len(self.stages[s].accepts) if s < last else len(self.stages[s - 1].offers)
+                if s:
+                    end = min(end, len(self.stages[s - 1].offers))
+                elif gaps is not None:
+                    end = min(end, len(gaps))
+                if first >= end:
+                    continue
+                progress = True
+                accepts = self.stages[s].accepts[first:end] if s < last else [0] * (end - first)
+                if s:
+                    _move(stream, self.stages[s - 1].offers[first:end], accepts)
+                elif gaps is None:
+                    _move(stream, accepts, accepts)
+                else:
+                    _move_after(stream, gaps[first:end], accepts)
+
+
+def _move(stream: Times, offers: Sequence[int], accepts: Sequence[int]) -> None:
+    """Transfers in the first cycles that both sides allow, each after the one before it."""
+    time = stream[-1] if stream else -1
+    for offered, accepted in zip(offers, accepts, strict=True):
+        time += 1
+        if offered > time:
+            time = offered
+        if accepted > time:
+            time = accepted
+        stream.append(time)
+
+
+def _move_after(stream: Times, gaps: Sequence[int], accepts: Sequence[int]) -> None:
+    """Transfers of a source that pauses after each."""
+    time = stream[-1] if stream else -1
+    for gap, accepted in zip(gaps, accepts, strict=True):
+        time = max(time + 1 + gap, accepted)
+        stream.append(time)
+
+
+def _units(stages: Sequence[Stage]) -> list[int]:
+    """How many units of its work each stage does for an image."""
+    units = [Fraction(1)]
+    for before, after in zip(stages[-2::-1], stages[:0:-1], strict=True):
+        units.append(units[-1] * after.in_beats / before.out_beats)
+    whole = lcm(*(unit.denominator for unit in units))
+    return [int(unit * whole) for unit in reversed(units)]
 
 
 def timeline(
@@ -224,56 +154,65 @@ def timeline(
         before; None: none.
     """
     chain = _Chain(configs)
-    beats = frames * chain.stages[0].in_beats
-    chain.run([0] * beats if gaps is None else gaps, frames * chain.stages[-1].out_beats)
-    return Timeline(image=chain.streams[0], result=chain.streams[-1])
+    chain.run(frames, [0] * (frames * chain.beats[0]) if gaps is None else gaps)
+    return Timeline(image=chain.streams[0].tolist(), result=chain.streams[-1].tolist())
 
 
 def predict(configs: Sequence[StageConfig]) -> Prediction:
-    """Latency and steady interval of a chain of stages.
-
-    The steady state is reached when the times of a run of frames repeat, shifted; the run is as
-    long as any rule looks back, so equal runs stay equal for ever.
-    """
-    chain = _Chain(configs)
-    reach = 2 + max(
-        max(-(-c.buffer_depth // c.sf), -(-c.credits // c.nf))
-        for c in configs
-        if isinstance(c, MvuConfig)
-    )
-    per_frame = [stage.in_beats for stage in chain.stages] + [chain.stages[-1].out_beats]
-    ends: list[int] = []
-    shapes: list[tuple[int, ...]] = []
-    for frame in range(_MOST_FRAMES - 2 * reach):
-        # Later frames' images are already on their way: evaluate them too before comparing.
-        chain.run(None, (frame + 1) * per_frame[-1])
-        end = chain.streams[-1][(frame + 1) * per_frame[-1] - 1]
-        ends.append(end)
-        shapes.append(
-            tuple(
-                t - end
-                for stream, beats in zip(chain.streams, per_frame, strict=True)
-                for t in stream[frame * beats : (frame + 1) * beats]
-            )
-        )
-        period = _period(shapes, ends, reach)
-        if period:
-            break
-    else:
-        raise RuntimeError(f"No steady state within {_MOST_FRAMES} frames")
+    """Latency and steady interval of a chain of stages."""
+    chain, ends, period = _steady(configs)
     image, result = chain.streams[0], chain.streams[-1]
     return Prediction(
         first_output_cycles=result[0] - image[0],
         frame_latency_cycles=ends[0] - image[0],
         interval_cycles=Fraction(ends[-1] - ends[-1 - period], period),
-        stage_intervals=tuple(_alone(config) for config in configs),
+        stage_intervals=tuple(
+            units * _alone(config) for units, config in zip(chain.units, configs, strict=True)
+        ),
     )
 
 
-def _period(shapes: list[tuple[int, ...]], ends: list[int], reach: int) -> int:
+def _steady(configs: Sequence[StageConfig]) -> tuple[_Chain, list[int], int]:
+    """A chain evaluated into its steady state, the times of the images' last results, and the
+    period in images.
+
+    The steady state is reached when the times of a run of frames repeat, shifted; the run is as
+    long as any rule looks back, so equal runs stay equal for ever.
+    """
+    chain = _Chain(configs)
+    events = list(zip(chain.streams, chain.beats, strict=True))
+    for stage, units in zip(chain.stages, chain.units, strict=True):
+        events += [(times, units * count) for times, count in stage.inner()]
+    reach = 2 + max(
+        -(-stage.reach // units) for stage, units in zip(chain.stages, chain.units, strict=True)
+    )
+    ends: list[int] = []
+    shapes: list[bytes] = []
+    for frame in range(_MOST_FRAMES - 2 * reach):
+        # Some of a frame's events, such as the last slots it frees, come with the next frame.
+        chain.run(frame + 2, None)
+        end = chain.streams[-1][(frame + 1) * chain.beats[-1] - 1]
+        ends.append(end)
+        shapes.append(_shape(events, frame, end))
+        period = _period(shapes, ends, reach)
+        if period:
+            return chain, ends, period
+    raise RuntimeError(f"No steady state within {_MOST_FRAMES} frames")
+
+
+def _shape(events: Sequence[tuple[Times, int]], frame: int, end: int) -> bytes:
+    """A digest of the times of a frame's transfers and events, relative to its last result."""
+    digest = blake2b(digest_size=16)
+    for times, count in events:
+        part = np.array(times[frame * count : (frame + 1) * count], dtype=np.int64)
+        digest.update((part - end).tobytes())
+    return digest.digest()
+
+
+def _period(shapes: list[bytes], ends: list[int], reach: int) -> int:
     """Frames after which the last `reach` frames repeat, 0 if they do not."""
     frame = len(shapes) - 1
-    for period in range(1, min(16, frame - reach) + 1):
+    for period in range(1, min(_LONGEST_PERIOD, frame - reach) + 1):
         if all(
             shapes[frame - back] == shapes[frame - back - period]
             and ends[frame - back] - ends[frame - back - 1]
@@ -285,11 +224,14 @@ def _period(shapes: list[tuple[int, ...]], ends: list[int], reach: int) -> int:
     return 0
 
 
+@lru_cache(maxsize=256)
 def _alone(config: StageConfig) -> int:
-    """Cycles per frame of one stage between an ideal source and sink."""
+    """Cycles a unit of one stage's work between an ideal source and sink."""
+    if isinstance(config, WindowConfig):
+        _, ends, period = _steady([config])
+        return -(-(ends[-1] - ends[-1 - period]) // period)
     if isinstance(config, MvuConfig):
-        return config.interval
+        return config.interval * config.vectors
     if isinstance(config, HeadConfig):
         return config.classes * config.interval
-    out_beats = -(-config.elements // config.lanes_out)
-    return max(-(-config.elements // config.lanes_in), out_beats)
+    return config.interval

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The cycle model's rules, one class a circuit: when a stage can give a beat, when take one.
+
+A stage knows the times of the transfers on its two streams so far and works out from them, as far
+as they reach, the earliest cycles by its own rules of further ones: `offers` of output beats and
+`accepts` of input beats. A beat then moves in the first cycle after the one before it that is in
+neither's way (`gen.cycles`). Every rule is one that the circuit's own documents state; tests
+compare every transfer with simulation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from array import array
+
+from xnorforge.hw.head import HeadConfig
+from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.pool import PoolConfig
+from xnorforge.hw.threshold import ThresholdConfig
+from xnorforge.hw.width import WidthConverterConfig
+from xnorforge.hw.window import WindowConfig
+
+__all__ = ["RULES", "Stage", "StageConfig", "Times"]
+
+StageConfig = (
+    WidthConverterConfig | MvuConfig | HeadConfig | WindowConfig | PoolConfig | ThresholdConfig
+)
+Times = array  # of "q": 8 bytes a transfer
+
+
+class Stage(ABC):
+    """One stage between two streams.
+
+    inputs, outputs: cycles of the transfers so far; the owner of the streams appends to them.
+    offers, accepts: earliest cycles of output and input transfers by this stage's rules.
+    in_beats, out_beats: of the stage's unit of work: a vector, a map, a window.
+    reach: so many units back a rule looks at most.
+    """
+
+    in_beats: int
+    out_beats: int
+    reach: int = 1
+
+    def __init__(self, inputs: Times, outputs: Times):
+        self.inputs = inputs
+        self.outputs = outputs
+        self.offers: Times = array("q")
+        self.accepts: Times = array("q")
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Extend `offers` and `accepts` as far as the transfers so far allow."""
+
+    def inner(self) -> list[tuple[Times, int]]:
+        """Times of inner events that later rules look back on, and how many there are a unit."""
+        return []
+
+
+class ConverterStage(Stage):
+    """A WidthConverter: its unit is a vector."""
+
+    def __init__(self, config: WidthConverterConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        lanes_in, lanes_out = config.lanes_in, config.lanes_out
+        self.in_beats, self.out_beats = config.beats_in, config.beats_out
+        # For each output beat the input beats it is made of; for each input beat the output beats
+        # that must have left.
+        self.needed = [
+            min(-(-(beat + 1) * lanes_out // lanes_in), self.in_beats)
+            for beat in range(self.out_beats)
+        ]
+        self.gone = [beat * lanes_in // lanes_out for beat in range(self.in_beats)]
+
+    def advance(self) -> None:
+        inputs, outputs, offers, accepts = self.inputs, self.outputs, self.offers, self.accepts
+        in_beats, out_beats = self.in_beats, self.out_beats
+        known = len(inputs)
+        vector, beat = divmod(len(offers), out_beats)
+        while (last := vector * in_beats + self.needed[beat] - 1) < known:
+            offers.append(inputs[last] + 1)
+            beat += 1
+            if beat == out_beats:
+                vector, beat = vector + 1, 0
+        known = len(outputs)
+        vector, beat = divmod(len(accepts), in_beats)
+        while (last := vector * out_beats + self.gone[beat] - 1) < known:
+            accepts.append(outputs[last] if last >= 0 else 0)
+            beat += 1
+            if beat == in_beats:
+                vector, beat = vector + 1, 0
+
+
+class MvuStage(Stage):
+    """A MatrixVectorUnit: its unit is an image's vectors."""
+
+    def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        self.c = config
+        self.in_beats = config.sf * config.vectors
+        self.out_beats = config.nf * config.vectors
+        self.credits, self.latency = config.credits, config.latency
+        self.reach = max(
+            -(-config.buffer_depth // self.in_beats), -(-config.credits // self.out_beats)
+        )
+        self.accepts.extend([0] * config.buffer_depth)
+        self.released = config.read_delay + 1  # from a beat's last step to a free slot
+        self.issued = -1  # the latest issue
+        self.sf_done = 0  # beats of the first pass whose steps are issued
+
+    def inner(self) -> list[tuple[Times, int]]:
+        return [(self.offers, self.out_beats), (self.accepts, self.in_beats)]
+
+    def advance(self) -> None:
+        sf, nf, groups = self.c.sf, self.c.nf, self.c.groups
+        first_pass, result_steps = sf * groups, self.c.result_steps
+        # Steps of the first pass wait for their beats, the last of a result for a credit.
+        one_pass = result_steps == first_pass
+        while True:
+            result = len(self.offers)
+            vector, fold = divmod(result, nf)
+            owed = result - self.credits
+            credit = 0 if owed < 0 else None
+            if 0 <= owed < len(self.outputs):
+                credit = self.outputs[owed] + 1
+            replayed = result_steps
+            if fold == 0:
+                replayed -= first_pass
+                if not self._first_pass(vector, one_pass, credit):
+                    return
+            if replayed:
+                if credit is None:
+                    return
+                start = self.issued + replayed - first_pass
+                self.issued = max(start + first_pass, credit)
+                if fold == nf - 1:
+                    first = start + groups + self.released
+                    self.accepts.extend(range(first, first + (sf - 1) * groups, groups))
+                    self.accepts.append(self.issued + self.released)
+            self.sf_done = 0
+            self.offers.append(self.issued + self.latency)
+
+    def _first_pass(self, vector: int, one_pass: bool, credit: int | None) -> bool:
+        """Steps of a vector's first pass; whether all of them are known."""
+        sf, wait = self.c.sf, self.c.groups - 1
+        end = sf - 1 if one_pass else sf
+        frees = one_pass and self.c.nf == 1
+        first = vector * sf
+        issued = self.issued
+        arrived = self.inputs[first + self.sf_done : first + end]
+        for taken in arrived:
+            issued = (issued if issued > taken else taken) + 1 + wait
+            if frees:
+                self.accepts.append(issued + self.released)
+        self.issued = issued
+        self.sf_done += len(arrived)
+        if self.sf_done == sf:
+            return True
+        if self.sf_done < end or credit is None or first + sf > len(self.inputs):
+            return False
+        self.issued = max(max(issued, self.inputs[first + sf - 1]) + 1 + wait, credit)
+        self.sf_done = sf
+        if frees:
+            self.accepts.append(self.issued + self.released)
+        return True
+
+
+class WindowStage(Stage):
+    """A SlidingWindow: its unit is a map.
+
+    A window's reads follow each other as fast as the stream takes them: the credits of the output
+    queue never hold back a beat on `o` (each is at least a cycle after the one before it, and
+    there are latency + 1 of them), only the reads themselves.
+    """
+
+    def __init__(self, config: WindowConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        walk = config.walk
+        self.in_beats, self.out_beats = config.beats_in, config.beats_out
+        self.reach = max(-(-config.depth // walk.pixels), -(-config.credits // config.beats_out))
+        self.pixel_beats, self.window_beats = config.pixel_beats, config.window_beats
+        self.latency, self.credits = config.latency, config.credits
+        self.need: list[int] = walk.need.ravel().tolist()
+        self.base_steps: list[int] = walk.base_steps.tolist()
+        self.pixels, self.skips = walk.pixels, bool(walk.skipped)
+        self.accepts.extend([0] * config.ring_beats)
+        self.ready = array("q")  # last read of each window, were it not for credits
+        self.ended = array("q")  # last read of each window
+        self.left = array("q")  # cycle in which each pixel leaves the ring
+        self.let_go = array("q", [0] * int(walk.base[0, 0]))  # ... could, for each pixel
+
+    def inner(self) -> list[tuple[Times, int]]:
+        return [(self.ended, len(self.need)), (self.left, self.pixels)]
+
+    def advance(self) -> None:
+        self._open()
+        self._end()
+        self._leave()
+
+    def _open(self) -> None:
+        """Reads of windows whose pixels are there."""
+        inputs, beats, known = self.inputs, self.pixel_beats, len(self.inputs)
+        while True:
+            frame, window = divmod(len(self.ready), len(self.need))
+            last = (frame * self.pixels + self.need[window]) * beats - 1
+            if last >= known:
+                return
+            start = inputs[last] + 1
+            if self.ready and self.ready[-1] >= start:
+                start = self.ready[-1] + 1
+            end = start + self.window_beats
+            self.ready.append(end - 1)
+            self.offers.extend(range(start + self.latency, end + self.latency))
+
+    def _end(self) -> None:
+        """Last reads of windows, which let pixels go."""
+        outputs, known = self.outputs, len(self.outputs)
+        while (window := len(self.ended)) < len(self.ready):
+            owed = (window + 1) * self.window_beats - 1 - self.credits
+            if owed >= known:
+                return
+            end = self.ready[window]
+            if owed >= 0 and outputs[owed] >= end:
+                end = outputs[owed] + 1
+            self.ended.append(end)
+            self.let_go.extend([end + 1] * self.base_steps[window % len(self.need)])
+
+    def _leave(self) -> None:
+        """Pixels leave the ring one a cycle, none before it is there."""
+        for pixel in range(len(self.left), len(self.let_go)):
+            time = self.let_go[pixel]
+            if self.left and self.left[-1] >= time:
+                time = self.left[-1] + 1
+            if self.skips:
+                last = (pixel + 1) * self.pixel_beats - 1
+                if last >= len(self.inputs):
+                    return
+                time = max(time, self.inputs[last] + 1)
+            self.left.append(time)
+            self.accepts.extend([time + 1] * self.pixel_beats)
+
+
+class PoolStage(Stage):
+    """A PoolReducer: its unit is a result."""
+
+    def __init__(self, config: PoolConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        self.in_beats, self.out_beats = config.taps, 1
+        self.latency = config.latency
+
+    def advance(self) -> None:
+        taps = self.in_beats
+        whole = len(self.inputs) // taps
+        for result in range(len(self.offers), whole):
+            self.offers.append(self.inputs[(result + 1) * taps - 1] + self.latency)
+        for result in range(len(self.accepts) // taps, len(self.outputs) + 1):
+            # A window's first beat can enter as the result before it leaves.
+            self.accepts.extend([self.outputs[result - 1] if result else 0] * taps)
+
+
+class ThresholdStage(Stage):
+    """A ThresholdUnit: its unit is a vector."""
+
+    def __init__(self, config: ThresholdConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        self.in_beats = self.out_beats = config.nf
+        self.latency, self.interval, self.credits = config.latency, config.interval, config.credits
+        self.reach = -(-config.credits // config.nf)
+
+    def advance(self) -> None:
+        self.offers.extend([t + self.latency for t in self.inputs[len(self.offers) :]])
+        # One beat at least `interval` cycles after the one before it, and with room in the queue.
+        end = min(len(self.inputs) + 1, len(self.outputs) + self.credits)
+        for n in range(len(self.accepts), end):
+            time = self.inputs[n - 1] + self.interval if n else 0
+            if n >= self.credits:
+                time = max(time, self.outputs[n - self.credits] + 1)
+            self.accepts.append(time)
+
+
+class HeadStage(Stage):
+    """An ArgMaxHead: its unit is an image's scores."""
+
+    def __init__(self, config: HeadConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        self.in_beats = self.out_beats = config.classes
+        self.latency = config.latency
+
+    def advance(self) -> None:
+        self.offers.extend([t + self.latency for t in self.inputs[len(self.offers) :]])
+        if not self.accepts:
+            self.accepts.append(0)
+        self.accepts.extend(self.outputs[len(self.accepts) - 1 :])
+
+
+RULES = {
+    WidthConverterConfig: ConverterStage,
+    MvuConfig: MvuStage,
+    HeadConfig: HeadStage,
+    WindowConfig: WindowStage,
+    PoolConfig: PoolStage,
+    ThresholdConfig: ThresholdStage,
+}
