@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from xnorforge.gen.errors import ModelError, UnsupportedOpError
-from xnorforge.gen.graph import Dot, Graph, Step
+from xnorforge.gen.graph import Graph, Step
+from xnorforge.gen.lower_values import Integers, PendingProduct
 from xnorforge.gen.network import Head
-from xnorforge.gen.thresholds import Grid, RealDot
+from xnorforge.gen.thresholds import Grid
 
 __all__ = ["OFFSET_BITS", "SCALE_BITS", "lower_head"]
 
@@ -24,32 +25,34 @@ _TRIES = 64
 
 
 def lower_head(
-    graph: Graph,
-    dot: Dot,
-    steps: list[Step],
-    signs: np.ndarray,
-    real: RealDot,
-    grid: Grid,
+    graph: Graph, node: str, base: Integers | PendingProduct, steps: list[Step]
 ) -> tuple[np.ndarray, Head, dict]:
-    """Weights (rows with a falling score negated), the head, and notes on what was proven."""
-    scale, offset = real.slope, real.offset
+    """Which rows are negated because their score falls, the head, and notes on what was proven.
+
+    base: what the scores are made of; rows of a layer that exists cannot be negated.
+    """
+    real = base.real
+    scale, offset = real.slope, real.offset.reshape(-1)
+    grid = Grid(base.grid.low[0], base.grid.count[0], base.grid.step)
     for step in steps:
         affine = step.affine()
         if affine is None:
             raise UnsupportedOpError(
-                f"{graph.file}: {step.node} after the last product {dot.node} is not affine; the "
+                f"{graph.file}: {step.node} after the last product {node} is not affine; the "
                 f"scores need a scale and an offset only"
             )
         scale, offset = scale * affine[0], offset * affine[0] + affine[1]
+    scale, offset = np.broadcast_to(scale, real.slope.shape), np.broadcast_to(offset, scale.shape)
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
-        raise ModelError(f"{graph.file}: the scores after {dot.node} are not finite")
+        raise ModelError(f"{graph.file}: the scores after {node} are not finite")
     if not scale.any():
-        raise ModelError(f"{graph.file}: {_zero(steps, dot)} makes every score constant")
+        raise ModelError(f"{graph.file}: {_zero(steps, node)} makes every score constant")
     flipped = scale < 0
+    if isinstance(base, Integers):
+        flipped = np.zeros_like(flipped)
     source_sign = np.where(flipped, -1, 1)
-    grid = Grid(np.where(flipped, -grid.high, grid.low), grid.count, grid.step)
-    signs = np.where(flipped[:, None], -signs, signs).astype(np.int8)
-    scale = abs(scale)
+    grid = grid.flip(flipped)
+    scale = scale * source_sign
 
     def formula(dots: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
@@ -58,15 +61,15 @@ def lower_head(
                 x = step.apply(x)
         return x
 
-    if (scale == scale[0]).all() and (offset == offset[0]).all():
+    if (scale == scale[0]).all() and (offset == offset[0]).all() and scale[0] > 0:
         head, note = Head(graph.tie), _prove_common(formula, grid, len(scale))
     else:
         head, note = _fixed_point(graph, formula, scale, offset, grid)
-    return signs, head, {"flipped": int(flipped.sum()), "head": note}
+    return flipped, head, {"flipped": int(flipped.sum()), "head": note}
 
 
-def _zero(steps: list[Step], dot: Dot) -> str:
-    return next((s.node for s in steps if not np.any(s.direction)), dot.node)
+def _zero(steps: list[Step], node: str) -> str:
+    return next((s.node for s in steps if not np.any(s.direction)), node)
 
 
 def _prove_common(formula, grid: Grid, classes: int) -> str:
@@ -97,27 +100,27 @@ def _fixed_point(
     reach = np.maximum(abs(grid.low), abs(grid.high))
     points = _all_points(formula, grid) if int(grid.count.sum()) <= _PROVABLE else None
     best: tuple[float, Head] | None = None
-    for factor in _factors(float(scale.max())):
+    for factor in _factors(float(abs(scale).max())):
         integers = np.rint(scale * factor)
         offsets = np.rint(offset * factor)
         if abs(offsets).max() >= 1 << (OFFSET_BITS - 1):
             continue
         head = Head(graph.tie, integers.astype(np.int64), offsets.astype(np.int64))
         if points is not None and _same_order(points, integers, offsets):
-            bits = int(integers.max()).bit_length()
+            bits = int(abs(integers).max()).bit_length()
             return head, (
                 f"arg-max and ties proven equal to the source's formula for every reachable "
                 f"score, with {bits}-bit class scales"
             )
         error = reach * abs(integers / factor - scale) + abs(offsets / factor - offset)
-        rounding = 8 * float(np.finfo(graph.dtype).eps) * (scale * reach + abs(offset))
+        rounding = 8 * float(np.finfo(graph.dtype).eps) * (abs(scale) * reach + abs(offset))
         bound = float((error + rounding).max())
         if best is None or bound < best[0]:
             best = bound, head
     if best is None:
         raise ModelError(
             f"{graph.file}: class offsets up to {abs(offset).max():g} are too large beside scales "
-            f"of {scale.max():g} for {OFFSET_BITS}-bit offsets"
+            f"of {abs(scale).max():g} for {OFFSET_BITS}-bit offsets"
         )
     bound, head = best
     return head, (

@@ -19,11 +19,21 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx.reference import ReferenceEvaluator
 
 from xnorforge.gen.errors import ModelError, UnsupportedOpError
+from xnorforge.gen.onnx_quant import QUANT_DOMAINS
 
-__all__ = ["OnnxFile", "attributes", "bipolar", "fold", "image_input", "label", "read", "rearrange"]
+__all__ = [
+    "VIEWS",
+    "OnnxFile",
+    "Tensor",
+    "attributes",
+    "fold",
+    "image_input",
+    "label",
+    "read",
+    "rearrange",
+]
 
 OLDEST_OPSET = 7
-QUANT_DOMAINS = ("finn.custom_op.general", "onnx.brevitas", "qonnx.custom_op.general")
 VIEWS = ("Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _NOT_FOLDABLE = ("If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Bernoulli")
@@ -39,6 +49,17 @@ class OnnxFile:
     constants: dict[str, np.ndarray]
     inputs: list[onnx.ValueInfoProto]
     nodes: list[onnx.NodeProto]
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor that depends on the image: its elements are elements `order` of the result of
+    op `op` of the graph. stage: "value", "final" after a soft-max, "label" after the arg-max."""
+
+    op: int
+    order: np.ndarray
+    dtype: np.dtype
+    stage: str = "value"
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -192,11 +213,6 @@ def image_input(
     return shape, (h, w, c), order.reshape(-1), dtype
 
 
-def bipolar(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """QONNX's BipolarQuant: +scale where x >= 0, else -scale."""
-    return np.where(x >= 0, scale, -scale).astype(x.dtype)
-
-
 def rearrange(
     file: OnnxFile, node: onnx.NodeProto, array: np.ndarray, second: np.ndarray | None
 ) -> np.ndarray:
@@ -235,12 +251,10 @@ def rearrange(
 
 def fold(file: OnnxFile, node: onnx.NodeProto, values: Sequence[np.ndarray | None]) -> list[Any]:
     """The outputs of a node whose inputs are all constants."""
-    if node.domain in QUANT_DOMAINS and node.op_type == "BipolarQuant":
-        return [bipolar(np.asarray(values[0]), np.asarray(values[1]))]
     if node.domain not in _STANDARD_DOMAINS or node.op_type in _NOT_FOLDABLE:
         raise UnsupportedOpError(
             f"{file.path}: {label(node)} (domain {node.domain!r}) on constants is not supported; "
-            f"weights are binarised by BipolarQuant or Sign, or stored as ±s"
+            f"weights are quantised by BipolarQuant, Quant or Sign, or stored as multiples of s"
         )
     if node.op_type in VIEWS and values[0] is not None:
         return [rearrange(file, node, values[0], values[1] if len(values) > 1 else None)]

@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""ONNX and QONNX files of dense binary networks -> `Graph`.
+"""ONNX, QONNX and FINN-dialect files of quantised networks -> `Graph`.
 
-A computed tensor is followed as the order of its elements: which channel of the current vector
-each element is. Reshapes, transposes and flattenings only rearrange that order, so they cost
-nothing and cannot be got wrong; a product with constants starts a new vector.
+A computed tensor is followed as the order of its elements: which element of the current value
+(an HWC map or a vector) each one is. Reshapes, transposes and flattenings only rearrange that
+order, so they cost nothing and cannot be got wrong; a layer starts a new value. The families of
+ops are in `onnx_steps`, `onnx_products`, `onnx_pools` and `onnx_head`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx.helper import tensor_dtype_to_np_dtype
 
+from xnorforge.gen import onnx_head, onnx_pools, onnx_products, onnx_steps
 from xnorforge.gen.errors import ModelError, UnsupportedOpError
-from xnorforge.gen.graph import Dot, Graph, Step
+from xnorforge.gen.graph import SOURCE, Graph, Node, Step
 from xnorforge.gen.onnx_file import (
-    QUANT_DOMAINS,
     VIEWS,
     OnnxFile,
+    Tensor,
     attributes,
     fold,
     image_input,
@@ -29,64 +31,50 @@ from xnorforge.gen.onnx_file import (
     read,
     rearrange,
 )
+from xnorforge.gen.onnx_quant import (
+    QUANT_DOMAINS,
+    QuantError,
+    Quantiser,
+    is_quantiser,
+    quantiser,
+)
 
-__all__ = ["import_onnx"]
+__all__ = ["Importer", "import_onnx"]
 
-_COMPARISONS = {
-    "Greater": "greater",
-    "GreaterOrEqual": "greater_equal",
-    "Less": "less",
-    "LessOrEqual": "less_equal",
-}
-_MIRRORED = {
-    "greater": "less",
-    "less": "greater",
-    "greater_equal": "less_equal",
-    "less_equal": "greater_equal",
-}
 _NEEDS = {
-    "Conv": "convolution layers, which this version does not build",
-    "MaxPool": "pooling layers, which this version does not build",
-    "AveragePool": "pooling layers, which this version does not build",
-    "Quant": "activations or weights of more than one bit; use BipolarQuant",
-    "MultiThreshold": "banks of thresholds; use BipolarQuant or Sign",
-    "Concat": "joining of vectors, which this version does not build",
+    "ConvTranspose": "transposed convolutions, which are not built here",
     "If": "a model without control flow; export it again in inference mode",
     "Loop": "a model without control flow; export it again in inference mode",
+    "Slice": "parts of a value, which are not built here",
+    "Split": "parts of a value, which are not built here",
+    "Trunc": "a Quant in its place: truncated averages are not built here",
 }
-
-
-@dataclass(frozen=True)
-class _Computed:
-    """A tensor that depends on the image: after `position` ops, elements are channels `order`.
-
-    stage: "value" in the chain, "final" after a soft-max, "label" after the arg-max.
-    """
-
-    position: int
-    order: np.ndarray
-    dtype: np.dtype
-    stage: str = "value"
+_UNKNOWN = "an op this version does not know"
 
 
 def import_onnx(path: str | Path, *, layout: str = "auto") -> Graph:
-    """Read a dense ONNX or QONNX network.
+    """Read a quantised ONNX or QONNX network.
 
     layout: "nchw" or "nhwc" says how a four-dimensional input is laid out; "auto" takes NHWC
         where only the last axis is 1, 3 or 4 long.
     Raises ModelError (bad file, bad numbers) or UnsupportedOpError (node, op, what it needs).
     """
-    return _Importer(read(path), layout).run()
+    return Importer(read(path), layout).run()
 
 
-class _Importer:
+class Importer:
+    """What the families of ops work on. ops: the graph so far. tensors: what is computed.
+    constants: what is known. heads: arg-max nodes as (op, tie rule, tensor)."""
+
     def __init__(self, file: OnnxFile, layout: str) -> None:
         self.file = file
         self.layout = layout
-        self.constants = dict(file.constants)
-        self.computed: dict[str, _Computed] = {}
-        self.ops: list[Step | Dot] = []
-        self.heads: list[tuple[str, str]] = []
+        self.constants: dict[str, np.ndarray] = dict(file.constants)
+        self.tensors: dict[str, Tensor] = {}
+        self.ops: list[Step | Node] = []
+        self.heads: list[tuple[int, str, str]] = []
+        self.quantisers: dict[str, Quantiser] = {}
+        self.value_shape: tuple[int, ...] = ()
 
     def run(self) -> Graph:
         if len(self.file.inputs) != 1:
@@ -95,19 +83,11 @@ class _Importer:
                 f"{self.file.path}: needs exactly one input, has {len(names)}: {names}"
             )
         value = self.file.inputs[0]
-        shape, value_shape, order, dtype = image_input(self.file, value, self.layout)
-        self.computed[value.name] = _Computed(0, order.reshape(shape), dtype)
+        shape, self.value_shape, order, dtype = image_input(self.file, value, self.layout)
+        self.tensors[value.name] = Tensor(SOURCE, order.reshape(shape), dtype)
         for node in self.file.nodes:
             self._node(node)
-        outputs = [v.name for v in self.file.model.graph.output if v.name in self.computed]
-        if not outputs:
-            raise ModelError(f"{self.file.path}: no output depends on the input {value.name!r}")
-        reached = max(self.computed[name].position for name in outputs)
-        if reached < len(self.ops):
-            raise ModelError(f"{self.file.path}: the outputs {outputs} leave out the last layer")
-        rules = {tie for tie, _ in self.heads}
-        if len(rules) > 1:
-            raise ModelError(f"{self.file.path}: two arg-max nodes with different tie rules")
+        self._check_end(value.name)
         domains = {node.domain for node in self.file.nodes}
         return Graph(
             name=Path(self.file.path).stem,
@@ -115,61 +95,128 @@ class _Importer:
             format="QONNX" if domains & set(QUANT_DOMAINS) else "ONNX",
             input_name=value.name,
             input_shape=shape,
-            value_shape=value_shape,
+            value_shape=self.value_shape,
             input_order=order.reshape(-1),
             dtype=dtype,
             ops=tuple(self.ops),
-            tie=self.heads[0][0] if self.heads else "first",
-            label_tensor=self.heads[0][1] if self.heads else "",
+            tie=self.heads[0][1] if self.heads else "first",
+            label_tensor=self.heads[0][2] if self.heads else "",
+            quantisers=self.quantisers,
         )
+
+    def _check_end(self, input_name: str) -> None:
+        """All outputs must come from one last op, and all arg-max nodes take its scores."""
+        outputs = [v.name for v in self.file.model.graph.output if v.name in self.tensors]
+        if not outputs:
+            raise ModelError(f"{self.file.path}: no output depends on the input {input_name!r}")
+        last = len(self.ops) - 1
+        taken = {source for op in self.ops for source in op.sources}
+        loose = [i for i in range(len(self.ops) - 1) if i not in taken]
+        if loose or last not in {self.tensors[name].op for name in outputs}:
+            what = f" {self.ops[loose[0]].node} ends a path of its own." if loose else ""
+            raise ModelError(
+                f"{self.file.path}: the outputs {outputs} leave out the last layer.{what}".rstrip(
+                    "."
+                )
+            )
+        if any(op != last for op, _, _ in self.heads):
+            raise ModelError(f"{self.file.path}: an arg-max takes other scores than the output's")
+        if len({tie for _, tie, _ in self.heads}) > 1:
+            raise ModelError(f"{self.file.path}: two arg-max nodes with different tie rules")
 
     # --- nodes --------------------------------------------------------------------------------
 
     def _node(self, node: onnx.NodeProto) -> None:
-        dynamic = [name for name in node.input if name in self.computed]
+        dynamic = [name for name in node.input if name in self.tensors]
         if not dynamic:
-            values = [self.constants[name] if name else None for name in node.input]
-            results = fold(self.file, node, values)
-            self.constants.update(zip(node.output, results, strict=False))
+            self._fold(node)
             return
-        if node.op_type == "Shape":
+        kind, source = node.op_type, self.tensors[dynamic[0]]
+        if kind == "Shape":
             self._shape(node)
             return
-        if len(set(dynamic)) > 1:
-            raise self._unsupported(
-                node, "two computed tensors at once (a residual or joined path), not built here"
-            )
-        source = self.computed[dynamic[0]]
-        if source.stage == "label" and node.op_type not in (*VIEWS, "Cast"):
-            raise self._unsupported(node, "nothing may follow the arg-max")
-        if node.op_type in VIEWS or (node.op_type == "Cast" and source.stage == "label"):
+        several = len(dynamic) > 1
+        if several and kind not in onnx_pools.JOINS:
+            raise self.unsupported(node, "one computed tensor; two computed tensors meet here")
+        if source.stage == "label" and kind not in (*VIEWS, "Cast"):
+            raise self.unsupported(node, "nothing may follow the arg-max")
+        if kind in VIEWS or (kind == "Cast" and source.stage == "label"):
             self._view(node, source)
-        elif node.op_type in ("ArgMax", "LogSoftmax", "Softmax", "TopK"):
-            self._head(node, source)
-        elif source.stage == "final":
-            raise self._unsupported(node, "only an arg-max may follow the soft-max")
-        elif source.position != len(self.ops):
-            raise self._unsupported(node, "a value used by two layers (a branch), not built here")
-        elif node.op_type in ("Gemm", "MatMul"):
-            self._dot(node, source)
-        else:
-            self._step(node, source)
+            return
+        handler = onnx_head.OPS.get(kind)
+        if handler is None and source.stage == "final":
+            raise self.unsupported(node, "only an arg-max may follow the soft-max")
+        if is_quantiser(node):
+            self._quantise(node, source)
+            return
+        if node.domain not in ("", "ai.onnx"):
+            raise self.unsupported(node, _NEEDS.get(kind, _UNKNOWN))
+        if several:
+            handler = onnx_pools.JOINS[kind]
+        for family in (onnx_products.OPS, onnx_pools.OPS, onnx_steps.OPS):
+            handler = handler or family.get(kind)
+        if handler is None:
+            raise self.unsupported(node, _NEEDS.get(kind, _UNKNOWN))
+        if source.dtype == bool and kind not in ("Where", "Not", "Cast"):
+            raise self.unsupported(node, "its truth values cast to a float type first")
+        handler(self, node, source)
 
-    def _unsupported(self, node: onnx.NodeProto, needs: str) -> UnsupportedOpError:
+    def _fold(self, node: onnx.NodeProto) -> None:
+        values = [self.constants[name] if name else None for name in node.input]
+        if is_quantiser(node) and values and values[0] is not None:
+            made = self._quantiser(node, values[0].ndim)
+            results: list[Any] = [made.on(values[0])]
+        else:
+            results = fold(self.file, node, values)
+        self.constants.update(zip(node.output, results, strict=False))
+
+    def _quantiser(self, node: onnx.NodeProto, rank: int) -> Quantiser:
+        values = [None, *(self.constant(node, i) for i in range(1, len(node.input)))]
+        try:
+            made = quantiser(node, values, rank)
+        except QuantError as error:
+            raise ModelError(f"{self.file.path}: {label(node)} {error}") from None
+        self.quantisers[node.output[0]] = made
+        return made
+
+    def _quantise(self, node: onnx.NodeProto, source: Tensor) -> None:
+        made = self._quantiser(node, source.order.ndim)
+        params = [param.astype(source.dtype) for param in made.params]
+        self.tensors[node.output[0]] = self.step(
+            node, source, made.op, *params, rounding=made.rounding
+        )
+
+    def _shape(self, node: onnx.NodeProto) -> None:
+        options = attributes(node)
+        shape = self.tensors[node.input[0]].order.shape
+        part = shape[options.get("start", 0) : options.get("end")]
+        self.constants[node.output[0]] = np.array(part, dtype=np.int64)
+
+    def _view(self, node: onnx.NodeProto, source: Tensor) -> None:
+        second = self.constant(node, 1) if len(node.input) > 1 and node.input[1] else None
+        order = rearrange(self.file, node, source.order, second)
+        self.tensors[node.output[0]] = dataclasses.replace(source, order=order)
+
+    # --- for the families of ops ---------------------------------------------------------------
+
+    def unsupported(self, node: onnx.NodeProto, needs: str) -> UnsupportedOpError:
         domain = f" of domain {node.domain!r}" if node.domain else ""
         return UnsupportedOpError(
             f"{self.file.path}: {label(node)}{domain} is not supported: it needs {needs}"
         )
 
-    def _constant(self, node: onnx.NodeProto, index: int, default: object = None) -> np.ndarray:
+    def bad(self, node: onnx.NodeProto, text: str) -> ModelError:
+        return ModelError(f"{self.file.path}: {label(node)} {text}")
+
+    def constant(self, node: onnx.NodeProto, index: int, default: object = None) -> np.ndarray:
         """Input `index` of the node, which must be a constant with finite values."""
         if index >= len(node.input) or not node.input[index]:
             if default is None:
-                raise ModelError(f"{self.file.path}: {label(node)} lacks its input {index}")
+                raise self.bad(node, f"lacks its input {index}")
             return np.asarray(default)
         name = node.input[index]
         if name not in self.constants:
-            raise self._unsupported(node, f"input {index} ({name!r}) to be a constant")
+            raise self.unsupported(node, f"input {index} ({name!r}) to be a constant")
         value = self.constants[name]
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             bad = value.reshape(-1)[~np.isfinite(value.reshape(-1))][0]
@@ -179,235 +226,58 @@ class _Importer:
             )
         return value
 
-    def _shape(self, node: onnx.NodeProto) -> None:
-        options = attributes(node)
-        shape = self.computed[node.input[0]].order.shape
-        part = shape[options.get("start", 0) : options.get("end")]
-        self.constants[node.output[0]] = np.array(part, dtype=np.int64)
+    def shape(self, op: int) -> tuple[int, ...]:
+        """Of an op's result, or of the input."""
+        return self.value_shape if op == SOURCE else self.ops[op].shape
 
-    def _view(self, node: onnx.NodeProto, source: _Computed) -> None:
-        second = self._constant(node, 1) if len(node.input) > 1 and node.input[1] else None
-        order = rearrange(self.file, node, source.order, second)
-        self.computed[node.output[0]] = _Computed(
-            source.position, order, source.dtype, source.stage
-        )
+    def add(self, op: Step | Node) -> int:
+        self.ops.append(op)
+        return len(self.ops) - 1
 
-    def _dot(self, node: onnx.NodeProto, source: _Computed) -> None:
-        options = attributes(node)
-        on_left = node.input[0] in self.computed
-        matrix = self._constant(node, 1 if on_left else 0)
-        x, gemm = source.order, node.op_type == "Gemm"
-        if gemm and options.get("transA" if on_left else "transB", 0):
-            x = x.T
-        if gemm and options.get("transB" if on_left else "transA", 0):
-            matrix = matrix.T
-        matrix = matrix.reshape(matrix.shape[-2:]) if matrix.ndim > 2 else matrix
-        if matrix.ndim != 2:
-            raise self._unsupported(node, f"a weight matrix; its constant is {matrix.shape}")
-        weights = matrix.T if on_left else matrix
-        length = x.shape[-1] if on_left else x.shape[-2] if x.ndim > 1 else x.shape[0]
-        if length != weights.shape[1]:
-            raise ModelError(
-                f"{self.file.path}: {label(node)} multiplies {list(x.shape)} with weights "
-                f"{list(matrix.shape)}: {length} inputs do not meet {weights.shape[1]} columns"
-            )
-        if x.size != length:
-            raise self._unsupported(node, f"one vector an image; its input is {list(x.shape)}")
-        columns = np.empty_like(weights)
-        columns[:, x.reshape(-1)] = weights
-        rows = len(weights)
-        if on_left:
-            shape: tuple[int, ...] = (*x.shape[:-1], rows)
-        else:
-            shape = (*x.shape[:-2], rows, 1) if x.ndim > 1 else (rows,)
-        order = np.arange(rows)
-        self.ops.append(Dot(label(node), columns, node.output[0], order))
-        result = _Computed(len(self.ops), order.reshape(shape), source.dtype)
-        if gemm:
-            alpha, beta = options.get("alpha", 1.0), options.get("beta", 1.0)
-            result = self._append(node, result, "mul", alpha) if alpha != 1 else result
-            if len(node.input) > 2 and node.input[2]:
-                bias = self._constant(node, 2)
-                bias = bias * np.asarray(beta, bias.dtype)
-                result = self._append(node, result, "add", bias)
-        self.computed[node.output[0]] = result
-
-    def _append(
-        self, node: onnx.NodeProto, source: _Computed, op: str, *values: object
-    ) -> _Computed:
+    def step(
+        self,
+        node: onnx.NodeProto,
+        source: Tensor,
+        op: str,
+        *values: object,
+        rounding: str = "ROUND",
+    ) -> Tensor:
         """Add a step whose parameters are given as they broadcast against the tensor."""
-        shape, dtype = source.order.shape, source.dtype
-        params = []
-        for value in values:
-            array = np.asarray(value)
-            array = array if isinstance(value, np.ndarray) else array.astype(dtype)
-            if array.dtype != dtype and op not in ("cast", "where"):
-                raise ModelError(
-                    f"{self.file.path}: {label(node)} mixes {dtype} values with "
-                    f"{array.dtype} constants"
-                )
-            try:
-                shape = np.broadcast_shapes(shape, array.shape)
-            except ValueError as error:
-                raise ModelError(
-                    f"{self.file.path}: {label(node)}: constants of shape {list(array.shape)} do "
-                    f"not fit values of shape {list(source.order.shape)}"
-                ) from error
-            params.append(array)
-        if math.prod(shape) != source.order.size:
-            raise self._unsupported(
-                node, f"a vector to grow to shape {list(shape)} by broadcasting"
+        return onnx_steps.append(self, node, source, op, *values, rounding=rounding)
+
+    def map_of(self, node: onnx.NodeProto, source: Tensor) -> tuple[int, int, int]:
+        """Height, width and channels of a tensor with axes batch, channels, height, width."""
+        order = source.order
+        if order.ndim != 4 or order.shape[0] != 1:
+            raise self.unsupported(
+                node, f"a map with axes batch 1, channels, height, width, not {list(order.shape)}"
             )
-        order = source.order.reshape(shape)
-        self.ops.append(
-            Step(
-                label(node),
-                op,
-                tuple(_per_channel(array, order) for array in params),
-                node.output[0],
-                order.reshape(-1),
+        _, c, h, w = order.shape
+        wanted = np.arange(h * w * c).reshape(h, w, c).transpose(2, 0, 1)
+        if (order[0] != wanted).any() or not self._takes_shape(source.op, (h, w, c)):
+            raise self.unsupported(
+                node,
+                f"its map {list(order.shape)} in the order channels, height, width; the value "
+                f"before is {list(self.shape(source.op))} (height, width, channels): check the "
+                f"transposes, or the layout of the input",
             )
-        )
-        result_dtype = dtype
-        if op in _MIRRORED or op == "not":
-            result_dtype = np.dtype(bool)
-        elif op in ("cast", "where"):
-            result_dtype = params[0].dtype
-        return _Computed(len(self.ops), order, result_dtype)
+        return h, w, c
 
-    def _step(self, node: onnx.NodeProto, source: _Computed) -> None:
-        first = node.input[0] in self.computed
-        kind, options = node.op_type, attributes(node)
-        custom = node.domain in QUANT_DOMAINS
-        logical = kind in ("Where", "Not", "Cast")
-        if (node.domain and not custom) or (custom and kind != "BipolarQuant"):
-            raise self._unsupported(node, _NEEDS.get(kind, "an op this version does not know"))
-        if source.dtype == bool and not logical:
-            raise self._unsupported(node, "its truth values cast to a float type first")
-
-        def put(op: str, *values: object) -> None:
-            self.computed[node.output[0]] = self._append(node, source, op, *values)
-
-        match kind:
-            case "Add" | "Mul" | "Sub" | "Div":
-                value = self._constant(node, 1 if first else 0)
-                if kind == "Div" and not first:
-                    raise self._unsupported(node, "a constant divisor; 1/x is no threshold")
-                if kind == "Div" and (value == 0).any():
-                    raise ModelError(f"{self.file.path}: {label(node)} divides by zero")
-                put("rsub" if kind == "Sub" and not first else kind.lower(), value)
-            case "Neg" | "Sign" | "Not":
-                put(kind.lower())
-            case "BipolarQuant":
-                scale = self._constant(node, 1)
-                if (scale == 0).any():
-                    raise ModelError(f"{self.file.path}: {label(node)} has scale 0")
-                put("bipolar", scale)
-            case "BatchNormalization":
-                self._batchnorm(node, source, options)
-            case "Clip" | "Max" | "Min" | "Relu":
-                self._clip(node, source, options, first)
-            case "PRelu" | "LeakyRelu":
-                leaky = kind == "LeakyRelu"
-                slope = options.get("alpha", 0.01) if leaky else self._constant(node, 1)
-                if (np.asarray(slope) < 0).any():
-                    raise self._unsupported(
-                        node, f"slopes of at least 0; {np.min(slope)} is not monotone"
-                    )
-                put("prelu", slope)
-            case "Cast":
-                target = np.dtype(tensor_dtype_to_np_dtype(options["to"]))
-                if target.kind != "f":
-                    raise self._unsupported(node, f"a float type; {target} rounds the values")
-                put("cast", np.zeros((), target))
-            case "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual":
-                op = _COMPARISONS[kind]
-                put(op if first else _MIRRORED[op], self._constant(node, 1 if first else 0))
-            case "Where":
-                put("where", self._constant(node, 1), self._constant(node, 2))
-            case _:
-                raise self._unsupported(node, _NEEDS.get(kind, "an op this version does not know"))
-
-    def _batchnorm(self, node: onnx.NodeProto, source: _Computed, options: dict) -> None:
-        if options.get("training_mode", 0) or any(node.output[1:]):
-            raise self._unsupported(node, "inference mode; export the model after model.eval()")
-        shape = source.order.shape
-        axes = (1, -1) + (1,) * (len(shape) - 2)
-        values = [self._constant(node, i) for i in range(1, 5)]
-        epsilon = options.get("epsilon", 1e-5)
-        for name, value in zip(("gamma", "beta", "mean", "variance"), values, strict=True):
-            if len(shape) < 2 or value.shape != (shape[1],):
-                raise ModelError(
-                    f"{self.file.path}: {label(node)}: {name} has shape {list(value.shape)} for "
-                    f"values of shape {list(shape)}"
-                )
-        if (values[3] + epsilon <= 0).any():
-            raise ModelError(
-                f"{self.file.path}: {label(node)}: variance {values[3].min()} is negative"
-            )
-        shaped = [value.reshape(axes) for value in values]
-        self.computed[node.output[0]] = self._append(node, source, "batchnorm", *shaped, epsilon)
-
-    def _clip(self, node: onnx.NodeProto, source: _Computed, options: dict, first: bool) -> None:
-        limits = np.finfo(source.dtype)
-        low, high = np.asarray(limits.min), np.asarray(limits.max)
-        if node.op_type == "Relu":
-            low = np.zeros((), source.dtype)
-        elif node.op_type == "Clip":
-            low = self._constant(node, 1, options.get("min", low)).astype(source.dtype)
-            high = self._constant(node, 2, options.get("max", high)).astype(source.dtype)
-        elif len(node.input) != 2:
-            raise self._unsupported(node, "one constant beside the values")
-        else:
-            bound = self._constant(node, 1 if first else 0)
-            low, high = (bound, high) if node.op_type == "Max" else (low, bound)
-        if (low > high).any():
-            raise ModelError(f"{self.file.path}: {label(node)} clips to [{low}, {high}]")
-        self.computed[node.output[0]] = self._append(node, source, "clip", low, high)
-
-    def _head(self, node: onnx.NodeProto, source: _Computed) -> None:
-        options, shape = attributes(node), source.order.shape
-        soft = node.op_type in ("LogSoftmax", "Softmax")
-        if source.position != len(self.ops):
-            raise self._unsupported(node, "the scores of the last layer")
-        default = {"ArgMax": 0, "TopK": -1}.get(node.op_type, -1 if self.file.opset >= 13 else 1)
-        axis = options.get("axis", default)
-        length = shape[axis] if -len(shape) <= axis < len(shape) else 0
-        if soft and self.file.opset < 13 and length:
-            length = math.prod(shape[axis:])
-        if length != source.order.size:
-            raise self._unsupported(
-                node, f"the axis of the classes; {axis} of {list(shape)} is not"
-            )
-        if soft:
-            for name in node.output:
-                self.computed[name] = _Computed(
-                    source.position, source.order, source.dtype, "final"
-                )
-            return
-        tie = "last" if options.get("select_last_index", 0) else "first"
-        if node.op_type == "TopK":
-            if not options.get("largest", 1):
-                raise self._unsupported(node, "the largest score first; this takes the smallest")
-            count = options.get("k")
-            count = int(self._constant(node, 1).reshape(-1)[0]) if count is None else count
-            if not 1 <= count <= length:
-                raise ModelError(
-                    f"{self.file.path}: {label(node)} takes {count} of {length} classes"
-                )
-            chosen = np.arange(count)
-        else:
-            chosen = np.arange(1)
-        self.heads.append((tie, node.output[-1]))
-        for name in node.output:
-            self.computed[name] = _Computed(source.position, chosen, np.dtype(np.int64), "label")
+    def _takes_shape(self, op: int, shape: tuple[int, ...]) -> bool:
+        """Whether a value has this shape, or can be read so: the input, steps on it included."""
+        have, chain = self.shape(op), []
+        if have == shape:
+            return True
+        while op != SOURCE:
+            step = self.ops[op]
+            if not isinstance(step, Step) or any(p.ndim for p in step.params):
+                return False
+            chain.append(op)
+            op = step.source
+        self.value_shape = shape
+        for op in chain:
+            self.ops[op] = dataclasses.replace(self.ops[op], shape=shape)
+        return True
 
 
-def _per_channel(array: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Broadcast values in tensor order -> values by channel, or shape () where all are equal."""
-    flat = np.broadcast_to(array, order.shape).reshape(-1)
-    if flat.size and (flat == flat[0]).all():
-        return flat[0].reshape(())
-    result = np.empty_like(flat)
-    result[order.reshape(-1)] = flat
-    return result
+Handler = Callable[[Importer, onnx.NodeProto, Tensor], None]

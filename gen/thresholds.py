@@ -1,37 +1,41 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""From a source's float formula to an integer threshold, exactly.
+"""From a source's float formula to integer thresholds, exactly.
 
-The dot product of a binary layer is an integer, so the bit it gives is a function on a grid of
+The dot product of a layer is an integer, so the level it gives is a function on a grid of
 integers. Every step of the formula is weakly monotone in float arithmetic, hence so is the whole:
-bisection finds the one place where the bit changes, with the source's rounding and its own rule
-for ties, for all channels at once. Rows that fall are negated first, so all thresholds read
-`dot >= T`.
+bisection finds each place where the level changes, with the source's rounding and its own rule
+for ties, for all channels, border classes and levels at once. Rows that fall are negated first, so
+all thresholds read `dot >= T`.
 
-Thresholds are put on the reachable grid: T is the smallest reachable dot that gives 1;
+Thresholds are put on the reachable grid: T is the smallest reachable dot that gives the level;
 `dot_low` if all do, `dot_high + 1` if none does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from xnorforge.gen.errors import ModelError
-from xnorforge.gen.graph import Step
+from xnorforge.gen.steps import Step
 
 __all__ = ["Grid", "RealDot", "Roots", "find_roots"]
 
 _WINDOW = 32
 
+Predicate = Callable[[np.ndarray], np.ndarray]
+
 
 @dataclass(frozen=True, eq=False)
 class RealDot:
-    """The source's product as a function of the integer dot: `slope[c] * dot + offset[c]`.
+    """The source's number as a function of the integer dot: `slope * dot + offset`.
 
     Computed in float64, then rounded once to the source's dtype.
-    terms: per row, a bound on the sum of the sizes of the source's terms, where the source rounds
-        while it adds them; 0 where its floats hold every partial sum.
+    slope: (channels,). offset: (channels,) or (borders, channels).
+    terms: per channel, a bound on the sum of the sizes of the source's terms, where the source
+        rounds while it adds them; 0 where its floats hold every partial sum.
     """
 
     slope: np.ndarray
@@ -51,7 +55,7 @@ class RealDot:
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The reachable dots of each row: low, low + step, ..., low + step * (count - 1)."""
+    """The reachable dots of each channel: low, low + step, ..., low + step * (count - 1)."""
 
     low: np.ndarray
     count: np.ndarray
@@ -64,62 +68,74 @@ class Grid:
     def high(self) -> np.ndarray:
         return self.dots(self.count - 1)
 
+    def flip(self, flipped: np.ndarray) -> Grid:
+        """The grid with some channels negated."""
+        return Grid(np.where(flipped, -self.high, self.low), self.count, self.step)
+
 
 @dataclass(frozen=True, eq=False)
 class Roots:
-    """Result of the search. flipped: rows whose weights must be negated (thresholds are for the
-    negated row). near: rows with a reachable dot so close to the boundary that another order of
-    float operations could decide it otherwise. index: into the grid of the flipped row."""
+    """Result of the search. near: channels with a reachable dot so close to a boundary that
+    another order of float operations could decide it otherwise. index: (levels, borders, channels)
+    into the grid of the flipped channel."""
 
-    flipped: np.ndarray
     near: np.ndarray
     index: np.ndarray
     grid: Grid
 
 
 def find_roots(
-    real: RealDot, steps: list[Step], grid: Grid, outward: np.ndarray, where: str
+    real: RealDot,
+    steps: list[Step],
+    grid: Grid,
+    flipped: np.ndarray,
+    rise: np.ndarray,
+    where: str,
 ) -> Roots:
-    """Where the bit of each channel changes from 0 to 1.
+    """Where the level of each channel changes.
 
-    steps: the formula; the last one quantises. outward: +1 where its higher value is bit 1, -1
-    where its lower value is. where: prefix of messages.
+    steps: the formula; the last one quantises. grid: of the channels as they are. flipped:
+    channels that are negated. rise: +1 where the level counts its output upwards, -1 where it
+    counts downwards; with it every negated or plain channel must rise. where: prefix of messages.
     """
-    direction = np.sign(real.slope).astype(np.int64) * outward
-    for step in steps:
-        direction = direction * step.direction
-    flipped = direction < 0
-    grid = Grid(np.where(flipped, -grid.high, grid.low), grid.count, grid.step)
+    grid = grid.flip(flipped)
     sign = np.where(flipped, -1, 1)
-    levels = steps[-1].levels()
-    high = np.where(outward > 0, levels[1], levels[0])
-    low = np.where(outward > 0, levels[0], levels[1])
+    levels = steps[-1].levels(real.dtype)
+    if levels.dtype == bool:
+        levels = levels.astype(np.int64)
+    ascending = np.where(rise > 0, levels, -levels[::-1])  # (levels, channels)
 
-    def run(index: np.ndarray, *, wide: bool = False) -> np.ndarray:
-        x = real.value(sign * grid.dots(index), wide=wide)
+    def run(index: np.ndarray) -> np.ndarray:
+        x = real.value(sign * grid.dots(index))
         for step in steps:
-            x = step.apply(x, wide=wide)
-        return x
+            x = step.apply(x)
+        return rise * x
 
+    upper, lower = ascending[1:, None, :], ascending[:-1, None, :]
+    count = np.broadcast_to(grid.count, (len(levels) - 1, *grid.count.shape))
     with np.errstate(all="ignore"):
         _check_finite(real, steps, sign, grid, where)
-        top = _bisect(lambda index: run(index) == high, grid.count)
-        bottom = _bisect(lambda index: run(index) != low, grid.count)
+        top = _bisect(lambda index: run(index) >= upper, count)
+        bottom = _bisect(lambda index: run(index) > lower, count)
         if (top != bottom).any():
-            channel = int(np.flatnonzero(top != bottom)[0])
-            dot = int((sign * grid.dots(bottom))[channel])
-            value = float(run(bottom)[channel])
+            level, border, channel = (int(i) for i in np.argwhere(top != bottom)[0])
+            index = bottom[level, border]
+            dot = int((sign * grid.dots(index))[border, channel])
+            value = float((rise * run(index))[border, channel])
+            low, high = sorted(
+                float(rise[channel] * ascending[i, channel]) for i in (level, level + 1)
+            )
             raise ModelError(
-                f"{where}: {steps[-1].node} gives {value:g}, neither {float(low[channel]):g} nor "
-                f"{float(high[channel]):g}, for channel {channel} at dot product {dot}, which can "
+                f"{where}: {steps[-1].node} gives {value:g}, neither {low:g} nor "
+                f"{high:g}, for channel {channel} at dot product {dot}, which can "
                 f"be reached; say which sign it has (BipolarQuant, or Sign, Add 0.1, Sign)"
             )
-        _check_monotone(lambda index: run(index) == high, top, grid, where)
+        _check_monotone(lambda index: run(index) >= upper, top, grid, where)
         near = _near_rounding(real, steps, sign, grid, top)
-    return Roots(flipped, near, top, grid)
+    return Roots(near, top, grid)
 
 
-def _bisect(predicate, count: np.ndarray) -> np.ndarray:
+def _bisect(predicate: Predicate, count: np.ndarray) -> np.ndarray:
     """Smallest index in 0..count at which a rising predicate holds (count: nowhere)."""
     low, high = np.zeros_like(count), count.copy()
     while (low < high).any():
@@ -140,31 +156,35 @@ def _check_finite(
         for step in steps:
             x = step.apply(x)
             if not np.isfinite(x).all():
-                channel = int(np.flatnonzero(~np.isfinite(np.broadcast_to(x, sign.shape)))[0])
+                finite = np.isfinite(np.broadcast_to(x, grid.count.shape))
+                channel = int(np.argwhere(~finite)[0][-1])
                 raise ModelError(
                     f"{where}: {step.node} overflows {real.dtype} in channel {channel}; "
                     f"rescale the model's parameters"
                 )
 
 
-def _check_monotone(predicate, root: np.ndarray, grid: Grid, where: str) -> None:
-    """The bit changes at the root and nowhere near it, nor between it and the ends."""
-    offsets = np.arange(-_WINDOW, _WINDOW + 1)[:, None]
+def _check_monotone(predicate: Predicate, root: np.ndarray, grid: Grid, where: str) -> None:
+    """The level changes at the root and nowhere near it, nor between it and the ends."""
     last = grid.count - 1
-    ends = np.linspace(0, 1, 9)[:, None] * last
-    index = np.concatenate([root + offsets, np.rint(ends).astype(np.int64)])
-    index = np.clip(index, 0, last)
-    wrong = predicate(index) != (index >= root)
-    if wrong.any():
-        channel = int(np.flatnonzero(wrong.any(axis=0))[0])
-        raise ModelError(f"{where}: the formula of channel {channel} is not monotone in its dot")
+    offsets = [*range(-_WINDOW, _WINDOW + 1)]
+    points = [np.clip(root + offset, 0, last) for offset in offsets]
+    points += [np.rint(part * last).astype(np.int64) for part in np.linspace(0, 1, 9)]
+    for index in points:
+        index = np.broadcast_to(index, root.shape)
+        wrong = predicate(index) != (index >= root)
+        if wrong.any():
+            channel = int(np.argwhere(wrong)[0][-1])
+            raise ModelError(
+                f"{where}: the formula of channel {channel} is not monotone in its dot"
+            )
 
 
 def _near_rounding(
     real: RealDot, steps: list[Step], sign: np.ndarray, grid: Grid, root: np.ndarray
 ) -> np.ndarray:
-    """Rows where a neighbour of the root is within eight times the roundings of the decision."""
-    near = np.zeros(len(root), bool)
+    """Channels where a neighbour of a root is within eight times the roundings of the decision."""
+    near = np.zeros(root.shape, bool)
     epsilon = float(np.finfo(real.dtype).eps)
     for index in (root - 1, root):
         inside = (index >= 0) & (index < grid.count)
@@ -173,9 +193,9 @@ def _near_rounding(
         error = np.where(real.value(dots) == x, 0.0, epsilon * abs(x)) + epsilon * real.terms
         for step in steps:
             if step.quantises:
-                gap = abs(x - step.decision().astype(np.float64))
-                near |= inside & (error > 0) & (gap <= 8 * error)
+                for decision in step.decisions():
+                    near |= inside & (error > 0) & (abs(x - decision) <= 8 * error)
                 break
             error = error * step.gain() + epsilon * step.magnitude(x)
             x = step.apply(x, wide=True)
-    return near
+    return near.any(axis=(0, 1))

@@ -1,41 +1,43 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Every layer of a network against its source model, run by onnxruntime with all optimisations off.
 
-The source runs in a copy whose BipolarQuant nodes are written in standard ops and whose every
-tensor is an output. What is compared: the input bits, each layer's dot products and bits, the
-scores and the labels; the first layer that differs is named.
+What is compared: the input, each layer's dot products and the levels they give, pools, sums, the
+scores and the labels; the first layer that differs is named. Tensors of the source that a layer
+has no counterpart of (a max pool before its quantiser) are passed over.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from xnorforge.gen.errors import ModelError
-from xnorforge.gen.extras import extra_packages
-from xnorforge.gen.graph import Dot, Graph, Step
+from xnorforge.gen.graph import Graph, Node, Step
+from xnorforge.gen.layers import Conv, Layer, Product
 from xnorforge.gen.load import read_graph
-from xnorforge.gen.lower import LayerMap, lower_with_maps
-from xnorforge.gen.network import Network
+from xnorforge.gen.lower import lower_with_checks
+from xnorforge.gen.lower_values import Check
+from xnorforge.gen.network import INPUT, Network
 from xnorforge.gen.numpy_reference import Evaluation, evaluate
-from xnorforge.gen.onnx_file import QUANT_DOMAINS, OnnxFile, read
+from xnorforge.gen.onnx_file import read
+from xnorforge.gen.trace_source import run_source
 
 __all__ = ["LayerTrace", "Trace", "trace"]
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """One comparison. kind: "input bits", "dots", "bits", "scores" or "labels".
+    """One comparison. kind: "input bits", "input values", "dots", "bits", "levels" (which of the
+    quantiser's values), "values", "sums", "scores" or "labels".
 
     compared, differing: numbers of values. tolerance: 0 where the source holds the value
     exactly, else the largest gap taken for its rounding. largest_gap: largest
     |source - network| in the source's units. image, channel, source, network: the first value
-    that differs.
+    that differs; channel: of a map the element, in HWC order.
     """
 
     layer: str
@@ -101,12 +103,11 @@ def trace(
     Raises ModelError where the two do not have the same layers, ToolError without onnxruntime.
     """
     graph = read_graph(path, layout=layout)
-    lowering = lower_with_maps(
+    lowering = lower_with_checks(
         graph, input_scale=input_scale, input_offset=input_offset, pixel=pixel
     )
     network = network or lowering.network
-    shapes = [(layer.rows, layer.columns) for layer in network.layers]
-    expected = [(layer.rows, layer.columns) for layer in lowering.network.layers]
+    shapes, expected = _shapes(network), _shapes(lowering.network)
     if shapes != expected:
         raise ModelError(f"{path}: has layers {expected}, the network has {shapes}")
     images = np.asarray(images)
@@ -115,16 +116,23 @@ def trace(
     mine = evaluate(network, images)
     real = images.reshape(len(images), -1).astype(np.float64) * input_scale + input_offset
     feed = real.astype(graph.dtype)[:, graph.input_order]
-    wanted = _wanted(lowering.maps, graph)
-    source = _run_source(read(path), graph, feed, wanted)
-    layers = list(_compare(graph, network, lowering.maps, mine, source))
+    wanted = {check.op.tensor for check in lowering.checks} | ({graph.label_tensor} - {""})
+    source = run_source(read(path), graph, feed, sorted(wanted))
+    layers = list(_compare(graph, network, lowering.checks, mine, source))
     if graph.label_tensor:
         labels = source[graph.label_tensor][:, 0].astype(np.int64)
     else:
-        last = graph.ops[-1]
-        labels = _labels(graph, _by_channel(source, last))
+        labels = _labels(graph, _by_element(source, graph.ops[-1]))
     layers.append(_difference("head", "labels", graph.label_tensor, labels, mine.labels))
     return Trace(tuple(layers), mine.labels, labels)
+
+
+def _shapes(network: Network) -> list[tuple]:
+    """Of every layer what another network of the same source must have too."""
+    return [
+        (layer.rows, layer.columns) if isinstance(layer, Product) else (layer.output.shape)
+        for layer in network.layers
+    ]
 
 
 def _labels(graph: Graph, scores: np.ndarray) -> np.ndarray:
@@ -136,42 +144,68 @@ def _labels(graph: Graph, scores: np.ndarray) -> np.ndarray:
 def _compare(
     graph: Graph,
     network: Network,
-    maps: tuple[LayerMap, ...],
+    checks: tuple[Check, ...],
     mine: Evaluation,
     source: dict[str, np.ndarray],
 ) -> Iterator[LayerTrace]:
-    if maps[0].cut:
-        step = maps[0].steps[maps[0].cut - 1]
-        bits = _by_channel(source, step) == maps[0].one
-        yield _difference("input", "input bits", step.tensor, bits, mine.input)
-    epsilon = 8 * float(np.finfo(graph.dtype).eps)
-    for layer, map_, dots, output in zip(
-        network.layers, maps[1:], mine.dots, mine.outputs, strict=True
-    ):
-        assert map_.dot is not None and map_.real is not None
-        values = map_.real.value(map_.sign * dots)
-        # Gemm adds its bias inside: its result is the product after some of the steps.
-        fused = sum(step.tensor == map_.dot.tensor for step in map_.steps)
-        tolerance = epsilon * map_.real.terms
-        for i, step in enumerate(map_.steps[: map_.cut or None]):
-            if i == fused:
-                theirs = _by_channel(source, map_.dot)
-                yield _difference(layer.name, "dots", map_.dot.tensor, theirs, values, tolerance)
-            if not step.quantises and (fused or not map_.real.exact):
-                rounding = epsilon * step.magnitude(values.astype(np.float64)).max(axis=0)
-                tolerance = tolerance * step.gain() + rounding
-            values = step.apply(values)
-        last = map_.steps[map_.cut - 1] if map_.steps else map_.dot
-        theirs = _by_channel(source, last)
-        if isinstance(last, Step) and map_.cut:
-            bits = theirs == map_.one
-            yield _difference(layer.name, "bits", last.tensor, bits, output)
+    index = {layer.name: i for i, layer in enumerate(network.layers)}
+    for check in checks:
+        theirs = _by_element(source, check.op)
+        if check.layer == INPUT:
+            output = mine.input.reshape(len(mine.input), *network.input.value.shape)
+        elif check.kind == "dots":
+            output = mine.dots[index[check.layer]]
         else:
-            yield _difference(layer.name, "scores", last.tensor, theirs, values, tolerance)
+            output = mine.outputs[index[check.layer]]
+        if check.table is not None:
+            indices = _indices(check.table, theirs.reshape(output.shape))
+            yield _difference(check.layer, check.kind, check.op.tensor, indices, output)
+            continue
+        layer = None if check.layer == INPUT else network.layers[index[check.layer]]
+        values, tolerance = _values(graph, check, layer, output)
+        yield _difference(check.layer, check.kind, check.op.tensor, theirs, values, tolerance)
 
 
-def _by_channel(source: dict[str, np.ndarray], op: Step | Dot) -> np.ndarray:
-    """The source's result of an op, in channel order."""
+def _indices(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which entry of a table (entries, channels) each value is; -1 where it is none."""
+    result = np.full(values.shape, -1)
+    for i in reversed(range(len(table))):
+        result = np.where(values == table[i], i, result)
+    return result
+
+
+def _values(
+    graph: Graph, check: Check, layer: Layer | None, output: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the source has by the check, from a layer's integers, and how near it must be."""
+    real = check.real
+    assert real is not None
+    epsilon = 8 * float(np.finfo(graph.dtype).eps)
+    signed = output if check.sign is None else check.sign * output
+    if real.offset.ndim > 1:
+        classes = 0
+        if isinstance(layer, Conv) and len(real.offset) > 1:
+            map_ = layer.windows
+            classes = np.array(
+                [[map_.border(y, x) for x in range(map_.width)] for y in range(map_.height)]
+            )
+        real = dataclasses.replace(real, offset=real.offset[classes])
+    values = real.value(signed)
+    tolerance = epsilon * real.terms
+    rounded = not real.exact or any(step.tensor == check.op.tensor for step in check.steps[:-1])
+    for step in check.steps:
+        if not step.quantises and rounded:
+            size = step.magnitude(values.astype(np.float64))
+            size = np.broadcast_to(size, values.shape)
+            rounding = epsilon * size.reshape(-1, size.shape[-1]).max(axis=0)
+            tolerance = tolerance * step.gain() + rounding
+        values = step.apply(values)
+    tolerance = np.broadcast_to(tolerance, values.shape[1:])
+    return values, tolerance.reshape(-1)
+
+
+def _by_element(source: dict[str, np.ndarray], op: Step | Node) -> np.ndarray:
+    """The source's result of an op, in the order of its value's elements."""
     values = source[op.tensor]
     result = np.empty_like(values)
     result[:, op.order] = values
@@ -204,64 +238,3 @@ def _difference(
         float(source[image, channel]),
         float(network[image, channel]),
     )
-
-
-# --- the source -------------------------------------------------------------------------------
-
-
-def _wanted(maps: tuple[LayerMap, ...], graph: Graph) -> list[str]:
-    names = {op.tensor for map_ in maps for op in (*map_.steps, map_.dot) if op is not None}
-    return sorted(names | ({graph.label_tensor} - {""}))
-
-
-def _run_source(
-    file: OnnxFile, graph: Graph, feed: np.ndarray, wanted: list[str]
-) -> dict[str, np.ndarray]:
-    """The source's tensors, each (N, elements) in C order of one image's tensor."""
-    with extra_packages():
-        import onnxruntime
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    model = _standard(file, graph, wanted).SerializeToString()
-    try:
-        runtime = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        rows = [
-            runtime.run(wanted, {graph.input_name: image.reshape(graph.input_shape)})
-            for image in feed
-        ]
-    except Exception as error:  # onnxruntime raises kinds of its own
-        raise ModelError(f"{file.path}: onnxruntime cannot run it ({error})") from error
-    return {
-        name: np.stack([np.asarray(row[i]).reshape(-1) for row in rows])
-        for i, name in enumerate(wanted)
-    }
-
-
-def _standard(file: OnnxFile, graph: Graph, wanted: list[str]) -> onnx.ModelProto:
-    """A copy in standard ops only, with the wanted tensors as outputs."""
-    model = onnx.ModelProto()
-    model.CopyFrom(file.model)
-    for field in (model.graph.node, model.graph.output, model.graph.value_info):
-        del field[:]
-    element = helper.np_dtype_to_tensor_dtype(graph.dtype)
-    zero, two = "trace.zero", "trace.two"
-    for name, value in ((zero, 0.0), (two, 2.0)):
-        model.graph.initializer.append(helper.make_tensor(name, element, [], [value]))
-    for i, node in enumerate(file.nodes):
-        if node.domain not in QUANT_DOMAINS or node.op_type != "BipolarQuant":
-            model.graph.node.append(node)
-            continue
-        (x, scale), y, t = node.input, node.output[0], f"trace.{i}"
-        model.graph.node.extend(  # scale - 2 * scale * (x < 0): exact, and old opsets have it
-            [
-                helper.make_node("Less", [x, zero], [f"{t}.negative"]),
-                helper.make_node("Cast", [f"{t}.negative"], [f"{t}.one"], to=element),
-                helper.make_node("Mul", [scale, two], [f"{t}.twice"]),
-                helper.make_node("Mul", [f"{t}.one", f"{t}.twice"], [f"{t}.step"]),
-                helper.make_node("Sub", [scale, f"{t}.step"], [y]),
-            ]
-        )
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    return model

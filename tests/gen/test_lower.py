@@ -254,7 +254,7 @@ def test_eight_bit_inputs_fold_into_the_first_layer(affine, pixel, chain, tmp_pa
     report = trace(path, images, **options)
     assert report.equal, str(report)
     assert ("rounds its own dot products in dense0" in network.source["exactness"]) == (
-        affine != "raw"
+        affine not in ("raw", "offset in the file")  # all of whose sums floats hold
     )
 
 
