@@ -191,7 +191,8 @@ def test_table_counts_what_is_there() -> None:
     assert json.loads(json.dumps(table)) == table
     assert (table["weight_bits"], table["macs"]) == (20 + 15, 20 * 8 + 15)
     first, last = table["layers"]
-    assert first["thresholds"] == {"low": -7, "high": 9, "always": 1, "never": 1}
+    bank = {"levels": 1, "borders": 1, "low": -7, "high": 9, "always": 1, "never": 1}
+    assert first["thresholds"] == bank
     assert (first["macs"], first["flipped"], first["input"]) == (160, 2, "uint8")
     assert (last["thresholds"], last["output"], last["flipped"]) == (None, "scores", None)
     text = describe(network)
