@@ -16,7 +16,7 @@ import numpy as np
 
 from xnorforge.gen.assembly import core_parts, weights_load
 from xnorforge.gen.errors import ModelError
-from xnorforge.gen.layers import Layer, Product, Threshold
+from xnorforge.gen.layers import Conv, Dense, Layer, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.verilog import accelerator_verilog
@@ -88,7 +88,7 @@ def _has(layer: Layer, kind: str) -> bool:
 def _faulty(layer: Layer, kind: str, rng: np.random.Generator) -> tuple[Layer, str]:
     if isinstance(layer, Threshold):
         return _faulty_threshold(layer, rng)
-    assert isinstance(layer, Product)
+    assert isinstance(layer, Dense | Conv)
     row = int(rng.integers(layer.rows))
     if kind == "weight":
         at = (row, *(int(rng.integers(size)) for size in layer.weights.shape[1:]))

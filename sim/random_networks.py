@@ -294,12 +294,18 @@ class _Draw:
             return self._dense(at, 0)
         if way == 2:
             at = self._narrow(at)
-            return self._conv(at, 0, Window(self._types[at].shape[:2]))
+            return self._conv(at, 0, Window((self._types[at].shape[0], self._types[at].shape[1])))
         if source.kind == "uint":
             at = self._conv(at, self._pick([0, 1]), Window((1, 1)))
             source = self._types[at]
             if source.kind == "uint":
                 raise AssertionError("one level gives bits")
         return self._add(
-            Pool(self._name("pool"), source, Window(source.shape[:2]), "sum", self._inputs(at))
+            Pool(
+                self._name("pool"),
+                source,
+                Window((source.shape[0], source.shape[1])),
+                "sum",
+                self._inputs(at),
+            )
         )

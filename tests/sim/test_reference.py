@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xnorforge.gen.bnn_pynq import load_folder
 from xnorforge.gen.errors import ModelError
+from xnorforge.gen.layers import Add, Threshold
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
 from xnorforge.gen.numpy_reference import evaluate
 from xnorforge.sim.random_networks import random_images, random_network
@@ -110,3 +112,56 @@ def test_equals_numpy_on_networks_of_every_layer(seed, side, channels):
     assert np.array_equal(result.labels, want.labels)
     for got, expected in zip(executor.trace(images), want.outputs, strict=True):
         assert got.dtype == expected.dtype and np.array_equal(got, expected)
+
+
+def test_cnv_equals_the_recorded_popcounts(shared):
+    network = load_folder(shared / "models/bnn-pynq/road-signs/cnvW1A1", classes=64)
+    golden = np.load(shared / "models/golden/cnvW1A1_roadsigns_gtsrb500.npz")
+    images = golden["images_nhwc_u8"]
+    executor = Executor(network, 2)
+    result = executor.run(images)
+    assert len(images) == 500
+    assert np.array_equal((result.scores + 512) // 2, golden["popcount_last64"])
+    want = evaluate(network, images[:8]).outputs
+    for got, expected in zip(executor.trace(images[:8]), want, strict=True):
+        assert np.array_equal(got, expected)
+
+
+def test_a_value_may_be_taken_twice_by_one_layer():
+    source = ValueType("bit", 1, (2, 3, 2))
+    add = Add(
+        "a", (source,) * 2, np.array([[1, 2], [1, -3]]), np.zeros(2, np.int64), ("input",) * 2
+    )
+    last = Dense("d", add.output, np.ones((3, 12), np.int8), None)
+    network = Network("n", Input(source, "uint8", 100), (add, last), Head())
+    images = np.random.default_rng(1).integers(0, 256, (9, 2, 3, 2), dtype=np.uint8)
+    assert np.array_equal(Executor(network).run(images).scores, evaluate(network, images).scores)
+
+
+def test_a_map_may_be_read_as_a_vector():
+    source = ValueType("uint", 2, (3, 3, 5))
+    flat = ValueType("uint", 2, (45,))
+    bank = np.tile([[1], [2], [3]], (1, 45))
+    first = Threshold("t", flat, bank, np.ones(45, np.int8))
+    last = Dense("d", first.output, np.ones((2, 45), np.int8), None)
+    network = Network("n", Input(source), (first, last), Head())
+    images = np.random.default_rng(2).integers(0, 4, (5, 3, 3, 5), dtype=np.uint8)
+    trace = Executor(network).trace(images)
+    assert np.array_equal(trace[0], images.reshape(5, 45))
+    assert trace[1][:, 0].tolist() == images.reshape(5, 45).sum(axis=1).tolist()
+
+
+def test_maps_of_another_layout_are_refused():
+    source = ValueType("bit", 1, (4, 4, 3))
+    dense = Dense("d", source, np.ones((2, 48), np.int8), None)
+    network = Network("n", Input(source, "uint8", 1), (dense,), Head())
+    with pytest.raises(ModelError, match="channels last, move the axis"):
+        Executor(network).run(np.zeros((2, 3, 4, 4), np.uint8))
+
+
+def test_values_too_wide_to_be_exact_are_refused():
+    value = ValueType("uint", 60, (20,))
+    layer = Dense("wide", value, np.ones((1, 20), np.int8), None)
+    network = Network("n", Input(value, "uint64"), (layer,), Head())
+    with pytest.raises(ModelError, match="'wide': values of 66 bits; the executor takes up to 62"):
+        Executor(network)
