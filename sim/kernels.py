@@ -115,7 +115,7 @@ def _count_planes(planes, weights, n, acc):
 @njit(nogil=True, cache=True)
 def _count(planes, weights, n, count, acc):
     """Counts of vectors from n on, one block and weight plane, into acc; gives how many."""
-    if planes.shape[0] > 1 and weights.shape[0] < 4:
+    if planes.shape[0] >= 4 and weights.shape[0] < 4:
         _count_planes(planes, weights, n, acc)
         return 1
     if n + 4 <= count:
@@ -217,13 +217,14 @@ def product_dots(
     total = np.empty((4, block), np.uint64)
     for b in range(weights.shape[0]):
         start = b * block
+        last = min(block, rows - start)
         n = 0
         while n < count:
             step = _count_weighed(planes, weights[b], coefficients, n, count, acc, total)
             for i in range(step):
                 base = constant[border_of[(n + i) % windows] if borders > 1 else 0]
                 to = out[first + n + i]
-                for r in range(min(block, rows - start)):
+                for r in range(last):
                     dot = base[start + r] - scale * np.int64(acc[i, r])
                     to[row + start + r] = dot >> shift
             n += step

@@ -166,7 +166,7 @@ class _PackedDense:
     """A dense layer: one vector of all elements an image."""
 
     def __init__(self, layer: Dense, source: ValueType) -> None:
-        self._output, self._levels = layer.output, layer.levels
+        self._output, self._levels, self._count = layer.output, layer.levels, layer.rows
         self._by_words = not wasteful(source.pixels, source.channels)
         words = by_words(source.pixels, source.channels)
         place = words if self._by_words else np.arange(layer.columns)
@@ -184,7 +184,7 @@ class _PackedDense:
             out = np.empty((output.bits, x.count, self._rows.blocks), np.uint64)
             self._rows.bits(vectors, x.count, 0, out)
             return PackedMap(output, x.count, planes=out)
-        dots = np.empty((x.count, 1, output.size), np.int64)
+        dots = np.empty((x.count, 1, self._count), np.int64)
         self._rows.dots(vectors, x.count, 0, 0, dots[:, 0])
         return PackedMap(output, x.count, numbers=dots)
 

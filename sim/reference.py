@@ -70,6 +70,7 @@ class Executor:
             run = packed_layer(layer, made[taken[index][0]])
             self._steps.append(_Step(layer.name, taken[index], run, done_with))
             made[layer.name] = layer.output
+        self._size, self._classes = network.input.value.size, network.classes
         self._scores = np.int64 if network.layers[-1].output.bits > 32 else np.int32
         # Values that are not packed take a word an element.
         largest = max(value.size * (8 if value.kind == "int" else 1) for value in made.values())
@@ -82,7 +83,7 @@ class Executor:
         Raises ModelError on a wrong type or shape, or a pixel outside the input's value range.
         """
         flat = self._flatten(images)
-        scores = np.empty((len(flat), self.network.classes), self._scores)
+        scores = np.empty((len(flat), self._classes), self._scores)
 
         def share(first: int, last: int) -> None:
             for start in range(first, last, self._chunk):
@@ -126,11 +127,10 @@ class Executor:
                 )
             return flat
         # `quantise` checks and reports; where all is well the packing kernel does its work faster.
-        size = int(np.prod(images.shape[1:])) if images.ndim > 1 else 0
-        plain = images.ndim == 2 or images.shape[1:] == spec.value.shape
-        if images.dtype != np.dtype(spec.pixel) or size != spec.value.size or not plain:
+        plain = images.shape[1:] in (spec.value.shape, (self._size,))
+        if not plain or images.dtype != np.dtype(spec.pixel):
             spec.quantise(images)
-        return images.reshape(len(images), size)
+        return images.reshape(len(images), self._size)
 
     def _forward(self, flat: np.ndarray, trace: list[PackedMap] | None = None) -> np.ndarray:
         """Scores (N, 1, classes) of pixels (N, K); every layer's output is added to `trace`."""
