@@ -9,7 +9,7 @@ import pytest
 from xnorforge.gen import max_search
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import predict
-from xnorforge.gen.errors import PlanError, ToolError
+from xnorforge.gen.errors import OverfullError, PlanError, RouteError, ToolError
 from xnorforge.gen.ladder import Ladder
 from xnorforge.gen.max_search import fastest_build
 from xnorforge.gen.planner import make_plan
@@ -32,15 +32,16 @@ def interval(network, plan) -> float:
 @pytest.fixture
 def builds(monkeypatch, network):
     """A build that fails for every plan faster than `limit` cycles; it counts what it is asked."""
-    state = SimpleNamespace(limit=0.0, asked=[])
+    state = SimpleNamespace(limit=0.0, asked=[], folders=[], error=RouteError("too dense to route"))
 
     def verilog(network, plan, parts):
         state.asked.append(interval(network, plan))
         return ""
 
     def build(path, board, out, **settings):
+        state.folders.append(out)
         if state.asked[-1] < state.limit:
-            raise ToolError("too dense to route")
+            raise state.error
         return SimpleNamespace(fmax_hz=31e6, used={}, available={})
 
     monkeypatch.setattr(max_search, "accelerator_verilog", verilog)
@@ -77,6 +78,36 @@ def test_nothing_that_builds_is_an_error(network, builds, tmp_path) -> None:
     builds.limit = float("inf")
     with pytest.raises(PlanError, match=r"No plan .* builds on icebreaker; .* too dense"):
         fastest_build(network, BOARD, tmp_path)
+
+
+def test_device_that_is_too_small_is_an_answer(network, builds, tmp_path) -> None:
+    builds.limit = interval(network, make_plan(network, board=BOARD, goal="max")) * 1.5
+    builds.error = OverfullError("it takes 31 ICESTORM_RAM, the device has 30")
+    found = fastest_build(network, BOARD, tmp_path)
+    assert found.above is not None and "31 ICESTORM_RAM" in found.above.why
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ToolError("No space left on device"), PlanError("package sg48 has no pin '99'")],
+)
+def test_what_says_nothing_about_a_plan_ends_the_search(network, builds, tmp_path, error) -> None:
+    builds.limit = interval(network, make_plan(network, board=BOARD, goal="max")) * 1.5
+    builds.error = error
+    with pytest.raises(type(error), match=str(error)):
+        fastest_build(network, BOARD, tmp_path)
+    assert len(builds.asked) == 1
+
+
+def test_why_names_no_log_and_each_plan_has_a_folder(network, builds, tmp_path) -> None:
+    builds.limit = interval(network, make_plan(network, board=BOARD, goal="max")) * 1.5
+    builds.error = RouteError("ERROR: no place (whole log: a/b.log); 2 other seeds failed too")
+    found = fastest_build(network, BOARD, tmp_path)
+    assert found.above is not None
+    assert found.above.why == "ERROR: no place; 2 other seeds failed too"
+    assert len(set(builds.folders)) == len(found.attempts)
+    for attempt, folder in zip(found.attempts, builds.folders, strict=True):
+        assert f"{attempt.plan.structure_hash(network):08x}" in str(folder)
 
 
 @pytest.mark.routing
