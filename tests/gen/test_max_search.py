@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """`--max` proved by builds: what it finds builds, and the next faster plan was seen to fail."""
 
+import dataclasses
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from xnorforge.gen import max_search
+from xnorforge.gen import max_search, planner
 from xnorforge.gen.assembly import core_parts
+from xnorforge.gen.boards import get_board
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.errors import OverfullError, PlanError, RouteError, ToolError
 from xnorforge.gen.ladder import Ladder
 from xnorforge.gen.max_search import fastest_build
 from xnorforge.gen.planner import make_plan
+from xnorforge.gen.resources import estimate
 from xnorforge.sim.core_bench import random_network
 
 BOARD = "icebreaker"
@@ -60,6 +64,25 @@ def test_rungs_are_plans_in_order_of_speed(network) -> None:
     for rung in rungs:
         assert ladder.settle(rung) <= rung
         assert ladder.settle(ladder.settle(rung)) == ladder.settle(rung)
+
+
+def test_what_only_a_full_device_holds_is_tried(monkeypatch, network, builds, tmp_path) -> None:
+    """The model leaves room to route; without it the smallest plan may still fit."""
+    least = make_plan(network, board=BOARD, goal="min")
+    cells = estimate(network, least)["cells"]
+    device = dataclasses.replace(get_board(BOARD).device, luts=cells + 40)
+    board = dataclasses.replace(get_board(BOARD), device=device)
+    monkeypatch.setattr(planner, "get_board", lambda _: board)
+    with pytest.raises(PlanError, match="too large"):
+        make_plan(network, board=BOARD, goal="max")
+    ladder = Ladder(network, board=BOARD)
+    assert ladder.planned == len(ladder) - 1 and ladder.largest <= ladder.planned
+    builds.limit = interval(network, ladder.plan(ladder.planned)) * 0.99
+    assert fastest_build(network, BOARD, tmp_path).best.interval_cycles >= builds.limit
+    tight = dataclasses.replace(board, device=dataclasses.replace(device, luts=cells - 40))
+    monkeypatch.setattr(planner, "get_board", lambda _: tight)
+    with pytest.raises(PlanError, match=r"too large for icebreaker: .* logic cells"):
+        Ladder(network, board=BOARD)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8, 1.0, 1.7, 6.0])
@@ -112,12 +135,20 @@ def test_why_names_no_log_and_each_plan_has_a_folder(network, builds, tmp_path) 
 
 @pytest.mark.routing
 def test_real_builds_end_where_the_device_does(tmp_path: Path) -> None:
-    """A network that fills a small device: real place and route on both sides of the edge."""
+    """Memories, all in block RAM, that fill a device: real builds on both sides of the edge.
+
+    The block RAMs are predicted exactly, and the clock is low: it is two builds, of which the
+    second ends at the packer.
+    """
     import random
 
-    network = random_network(random.Random(5), sizes=[64, 64, 10])
-    found = fastest_build(network, "icestick", tmp_path, seeds=(1, 2))
+    network = random_network(random.Random(5), sizes=[64, 32, 4])
+    stores = {"weight_store": "block", "preset_store": "block"}
+    overrides = {layer.name: stores for layer in network.layers}
+    found = fastest_build(
+        network, BOARD, tmp_path, seeds=(1, 2), clock_hz=24e6, overrides=overrides
+    )
     assert found.best.result is not None
-    used, there = found.best.result.used, found.best.result.available
-    assert used["logic_cells"] <= there["logic_cells"]
-    assert found.above is None or found.above.result is None
+    assert found.best.result.used["block_rams"] <= found.best.result.available["block_rams"]
+    assert found.above is not None and found.above.result is None
+    assert re.search(r"takes \d+ ICESTORM_RAM, the device has 30", found.above.why)
