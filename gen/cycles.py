@@ -49,11 +49,6 @@ class Prediction:
     interval_cycles: Fraction
     stage_intervals: tuple[int, ...]
 
-    @property
-    def limiting_stage(self) -> int:
-        """Index of the slowest stage."""
-        return max(range(len(self.stage_intervals)), key=self.stage_intervals.__getitem__)
-
 
 class _Stage(ABC):
     """Transfer times of one stage's input and output beats, and its two rules.

@@ -37,12 +37,12 @@ class _SeedsType(click.ParamType):
             return value
         if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
             self.fail(f"{value!r} is neither a number of seeds nor a list like 1-32 or 3,5,8.")
-        if value.isdigit():
-            value = f"1-{value}"
         found: list[int] = []
         for part in value.split(","):
             first, _, last = part.partition("-")
             low, high = int(first), int(last or first)
+            if value.isdigit():
+                low = 1
             if high < low:
                 self.fail(f"{part!r} holds no seed.")
             if high - low >= MOST_SEEDS or len(found) >= MOST_SEEDS:
