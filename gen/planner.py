@@ -276,7 +276,9 @@ class Planner:
     def _check_reachable(self, fps: float, wanted: int) -> None:
         """Raises when no fold reaches the rate, whatever the device."""
         head = self.search.head_interval
-        limits = [(head, f"the head takes one class every {self.search.head.interval} cycles")]
+        each = self.search.head.interval
+        every = "every cycle" if each == 1 else f"every {each} cycles"
+        limits = [(head, f"the head takes one class {every}")]
         for index, layer in enumerate(self.network.layers):
             limits.append(
                 (
