@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Simulation models of cells against plain statements of their data sheets, and against yosys."""
+"""Simulation models of cells against plain statements of what yosys says of them, and its own."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ EVERY = pytest.mark.parametrize("step", [2, pytest.param(1, marks=pytest.mark.sl
 
 
 @EVERY
-def test_dp16kd_does_what_the_data_sheet_says(tmp_path, step):
+def test_dp16kd_does_what_its_properties_say(tmp_path, step):
     narrow = (1, 2, 4, 9, 18)
     wide = [(36, width) for width in (*narrow, 36)] + [(width, 36) for width in (9, 18)]
     cells = [("DP16KD", widths) for widths in [*product(narrow, narrow), *wide]]
@@ -267,7 +267,7 @@ def test_dp16kd_does_what_the_data_sheet_says(tmp_path, step):
 
 
 @EVERY
-def test_gowin_block_rams_do_what_the_data_sheet_says(tmp_path, step):
+def test_gowin_block_rams_do_what_their_properties_say(tmp_path, step):
     eight, nine = (1, 2, 4, 8, 16, 32), (9, 18, 36)
     cells = [("SP", (width, 1)) for width in eight]
     cells += [("SPX9", (width, 9)) for width in nine]
