@@ -4,6 +4,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,13 +111,13 @@ class Plan:
         Weights and thresholds are part of it only where they are constant logic, so that two
         models with equal hashes can be exchanged at run time.
         """
-        constants = []
+        constants: list[list[str]] = []
         for layer, folds in zip(network.layers, self.layers, strict=True):
             config = folds.mvu_config(self.family)
             if folds.weight_store == "const":
-                constants.append(config.weight_words(layer.weights))
+                constants.append(_digits(config.weight_words(layer.weights)))
             if folds.preset_store == "const":
-                constants.append(config.preset_words(layer.weights, layer.thresholds))
+                constants.append(_digits(config.preset_words(layer.weights, layer.thresholds)))
         structure = {
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "lanes": self.lanes,
@@ -127,6 +128,11 @@ class Plan:
         }
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")
+
+
+def _digits(words: Iterable[int]) -> list[str]:
+    """Words of any width as text; Python writes no decimal number of over 4,300 digits."""
+    return [hex(word) for word in words]
 
 
 def _before_structures(layer: dict[str, Any]) -> dict[str, str]:

@@ -46,7 +46,8 @@ _MIXED_LAYERS = 8
 
 @dataclass(frozen=True)
 class Chain:
-    """A choice for every layer. resources: of the core, without the shell."""
+    """A choice for every layer. resources: of the core, without the shell, but with the converter
+    behind the link where there is one."""
 
     lanes: int
     layers: tuple[LayerPlan, ...]
@@ -90,7 +91,8 @@ class Search:
     """Folds of a network on a family.
 
     capacity: what the device has for the core. overrides: checked settings by layer. constant:
-    weights and presets may be constant logic, which no load can change.
+    weights and presets may be constant logic, which no load can change. linked: a link brings the
+    images, and a converter makes its beats those of the core.
     """
 
     def __init__(
@@ -100,11 +102,14 @@ class Search:
         capacity: Resources,
         overrides: Mapping[str, Mapping[str, Any]],
         constant: bool = False,
+        *,
+        linked: bool = False,
     ) -> None:
         self.network = network
         self.family = family
         self.capacity = capacity
         self.overrides = overrides
+        self.linked = linked
         self._kinds: dict[str, tuple[str, ...]] = dict.fromkeys(STORE_FIELDS, ("lut", "block"))
         if constant:
             self._kinds["preset_store"] += ("const",)
@@ -123,10 +128,11 @@ class Search:
         self._fold = cache(self._make_fold)
         self._join = cache(self._make_join)
 
-    def within(self, capacity: Resources) -> "Search":
-        """The same folds for another device of the family."""
+    def within(self, capacity: Resources, *, linked: bool | None = None) -> "Search":
+        """The same folds for another device of the family, or (linked) another place."""
         other = copy(self)
         other.capacity = capacity
+        other.linked = self.linked if linked is None else linked
         return other
 
     @property
@@ -293,10 +299,23 @@ class Search:
             for choice in sorted(choices, key=lambda choice: choice.price)[:_KEPT]
         ]
 
+    @property
+    def _link_lanes(self) -> int:
+        """Image elements in a byte of the link."""
+        return 8 if self.network.input.value.bits == 1 else 1
+
+    def _entry(self, lanes: int) -> Resources:
+        """The converter behind the link."""
+        value = self.network.input.value
+        if not self.linked or lanes == self._link_lanes:
+            return Resources()
+        config = WidthConverterConfig(value.size, value.bits, self._link_lanes, lanes)
+        return resources.converter(config, self.family)
+
     def _lane_choices(self, interval: int | None) -> list[int]:
         """Widths of the image stream: bytes as the link brings them, or enough for the rate."""
         value = self.network.input.value
-        step = 8 if value.bits == 1 else 1
+        step = self._link_lanes
         needed = 1 if interval is None else -(-value.size // (interval * step))
         return [
             step * count for count in range(needed, (needed if needed == 1 else 2 * needed) + 1)
@@ -313,7 +332,7 @@ class Search:
         # By lanes out and SPRAM blocks so far: (price, lanes of the images, choices).
         paths: dict[tuple[int, int], tuple[float, int, tuple[_Choice, ...]]] = {
             # A wider stream than needed costs wires that no model counts: a small extra.
-            (lanes, 0): (lanes * 1e-6, lanes, ())
+            (lanes, 0): (lanes * 1e-6 + self._price(self._entry(lanes), weight), lanes, ())
             for lanes in self._lane_choices(interval)
         }
         most = self.capacity.sprams
@@ -356,7 +375,7 @@ class Search:
 
     def _chain(self, lanes: int, choices: Iterable[_Choice]) -> Chain:
         choices = tuple(choices)
-        used = resources.head(self.head)
+        used = resources.head(self.head) + self._entry(lanes)
         lanes_in = lanes
         for index, choice in enumerate(choices):
             used += choice.used + self._join(index, lanes_in, choice.fold.layer.simd)

@@ -77,9 +77,9 @@ def test_what_only_a_full_device_holds_is_tried(monkeypatch, network, builds, tm
         make_plan(network, board=BOARD, goal="max")
     ladder = Ladder(network, board=BOARD)
     assert ladder.planned == len(ladder) - 1 and ladder.largest <= ladder.planned
-    builds.limit = interval(network, ladder.plan(ladder.planned)) * 0.99
+    builds.limit = interval(network, ladder.plan(ladder.settle(ladder.planned))) * 0.99
     assert fastest_build(network, BOARD, tmp_path).best.interval_cycles >= builds.limit
-    tight = dataclasses.replace(board, device=dataclasses.replace(device, luts=cells - 40))
+    tight = dataclasses.replace(board, device=dataclasses.replace(device, luts=cells - 400))
     monkeypatch.setattr(planner, "get_board", lambda _: tight)
     with pytest.raises(PlanError, match=r"too large for icebreaker: .* logic cells"):
         Ladder(network, board=BOARD)
