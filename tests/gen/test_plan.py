@@ -10,6 +10,7 @@ import pytest
 
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.bundle import Bundle, compile_bundle
+from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.planner import make_plan
@@ -63,3 +64,9 @@ def test_plan_from_before_structures_has_the_engine_of_its_day(network, simd, pi
     assert engines(network, plan)[0] != engines(network, today)[0]
     assert plan.structure_hash(network) != today.structure_hash(network)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_rate_beyond_the_head_is_refused_in_plain_words(network) -> None:
+    words = "the head takes one class every cycle, so"
+    with pytest.raises(PlanError, match=words):
+        make_plan(network, device=DEVICE, fps=1e9)
