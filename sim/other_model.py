@@ -32,7 +32,7 @@ class OtherModel:
 
 
 def other_model(network: Network, plan: Plan, images: np.ndarray) -> OtherModel | None:
-    """A model with random numbers in all that a core of this plan loads; constant logic stays.
+    """A model with random numbers in all that a load can change; constant logic stays.
 
     Each of its layers alone, put into the network, changes what the images give, so that a memory
     that keeps its old words is seen; where no model is found whose every layer does, one that the

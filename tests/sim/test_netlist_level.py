@@ -89,6 +89,7 @@ def core_bundle(nets, device, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("device", DEVICES)
 def test_netlist_of_a_core_is_exact_and_faults_turn_it_red(nets, device, tmp_path):
     bundle, images = core_bundle(nets, device, tmp_path / "bundle")
