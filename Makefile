@@ -14,7 +14,7 @@ help:
 	@echo "make test       the tests of minutes (under 15 on 2 cores)"
 	@echo "make test-slow  the long tests too: place and route, whole test sets"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      the figures of the README and docs"
+	@echo "make bench      the figures of docs/results.md"
 	@echo "make clean      removes .venv and everything made"
 
 demo: $(VENV)/.demo

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""All benchmarks, one after the other, and `docs/results.md` from what they measured.
+"""The benchmarks of docs/results.md, one after the other, and that page from what they measured.
 
-    python benchmarks/run.py [NAME ...]        (minutes each; a quiet machine gives better seconds)
+    python benchmarks/run.py [NAME ...]        (a quiet machine gives better seconds)
 
-A benchmark that is not named keeps the table of its last run.
+A benchmark that is not named keeps the table of its last run. Those with builds take hours, and go
+on where they stopped. Others write elsewhere and are
+started by hand: resource_model.py (docs/resources.md and the model's coefficients; hours),
+block_cells.py (prints the tables of docs/blocks), boards_table.py (docs/boards.md).
 """
 
 from __future__ import annotations
@@ -24,9 +27,15 @@ CHAPTERS = {
         "one) and the shipped SFC (784-256-256-256-10, 334,336 weight bits), from ONNX to a packed "
         "bitstream. Logic cells are nextpnr's: ICESTORM_LC on iCE40, TRELLIS_COMB on ECP5, LUT4 "
         "with ALU on Gowin. Fmax is what place and route reached, beside it the constraint, which "
-        "equals the PLL's real output. Cycles an image are predicted and equal to simulation. "
+        "equals the PLL's real output. Cycles an image are the cycle model's, which `xnorforge "
+        "verify` holds equal to simulation. "
         "Target `link` is the smallest plan that keeps a 1 Mbaud line busy. A row that is missing "
         "was not run yet.",
+    ),
+    "max_plans": (
+        "Fastest plans",
+        "The fastest plan that a board really holds: it was built, and one step up was built and "
+        "failed. The same table is in resources.md, with how it is found.",
     ),
     "reference_executor": (
         "Reference executor",

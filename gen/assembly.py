@@ -36,8 +36,8 @@ class CoreParts:
     """Configurations of a core's blocks.
 
     beats: of an image. stages: the datapath in order. owners: the layer each stage belongs to, a
-    converter to the one it feeds; "head". stores: (name, config, words) in the weight chain's order;
-    constant ones among them are no part of the chain.
+    converter to the one it feeds; "head". stores: (name, config, words) in the weight chain's
+    order; constant ones among them are no part of the chain.
     """
 
     beats: int

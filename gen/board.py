@@ -13,14 +13,19 @@ from xnorforge.gen.devices import Device, get_device
 from xnorforge.gen.errors import PlanError
 from xnorforge.hw.pll_config import PllConfig
 
-__all__ = ["PORTS", "Board", "Pin", "baud_divisor", "read_pins"]
+__all__ = ["MAX_HZ", "PORTS", "SITE", "Board", "Pin", "baud_divisor", "read_pins"]
 
 PORTS = ("clk_in", "rx", "tx", "led")
 """Ports of `top`. `rx` and `tx` may be left to the user, a `led` to the board that has one."""
 
+MAX_HZ = 1_000_000_000
+"""No clock and no baud rate is faster."""
+
+SITE = re.compile(r"[A-Za-z0-9_]+")
+"""What a package's name of a pin is made of."""
+
 _DIVISOR_LIMITS = (4, 65535)
 _BAUD_ERROR = 0.01
-_SITE = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Board:
         for port, site in sites.items():
             if port not in PORTS:
                 raise PlanError(f"Pins are those of {', '.join(PORTS)}, not of {port!r}")
-            if not _SITE.fullmatch(site):
+            if not SITE.fullmatch(site):
                 raise PlanError(f"Pin {port} must be a pin of the package, not {site!r}")
             options = pins[port].options if port in pins else self.pin_options
             pins[port] = Pin(site, options)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from xnorforge.gen.board import PORTS, Board, Pin, baud_divisor
+from xnorforge.gen.board import MAX_HZ, PORTS, SITE, Board, Pin, baud_divisor
 from xnorforge.gen.devices import DEVICES
 from xnorforge.gen.errors import PlanError
 from xnorforge.hw.pll_config import PllConfig
@@ -44,7 +45,6 @@ _OPTIONAL: dict[str, Any] = {
     "led_active_low": False,
     "pin_options": "",
 }
-_SITE = re.compile(r"[A-Za-z0-9_]+")
 # What would end or break a line of a constraint file.
 _BREAKS_OPTIONS = re.compile(r"[\r\n;\"'#]")
 
@@ -69,6 +69,8 @@ class _Reader:
             raise PlanError(f"Board file {path} cannot be read: {why}") from error
         except tomllib.TOMLDecodeError as error:
             raise PlanError(f"Board file {path.name} is not TOML: {error}") from error
+        except ValueError as error:  # a number of over 4,300 digits
+            raise PlanError(f"Board file {path.name} cannot be read: {error}") from error
 
     def wrong(self, field: str, why: str) -> PlanError:
         where = _line_of(self.text, field)
@@ -90,6 +92,11 @@ class _Reader:
             raise self.wrong("loader", f"must be a list of strings, not {item['loader']!r}")
         if item["programmer"] and "{}" not in item["programmer"]:
             raise self.wrong("programmer", "must have {} where the bitstream's path goes")
+        try:
+            shlex.split(item["programmer"])
+        except ValueError as error:
+            why = f"is no command line ({error}): {item['programmer']!r}"
+            raise self.wrong("programmer", why) from error
         self._options("pin_options", item["pin_options"])
         board = Board(
             name=self.path.stem,
@@ -115,8 +122,9 @@ class _Reader:
             value = item[field]
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 raise self.wrong(field, f"must be {words}, not {value!r}")
-            if isinstance(value, int) and kind is int and value <= 0:
-                raise self.wrong(field, f"must be positive, not {value}")
+            if isinstance(value, int) and kind is int and not 0 < value <= MAX_HZ:
+                why = f"not {value}" if value <= 0 else f"and at most {MAX_HZ:,}"
+                raise self.wrong(field, f"must be positive, {why}")
         return item
 
     def _one_of(self, field: str, value: str, known: tuple[str, ...], of: str) -> None:
@@ -138,7 +146,7 @@ class _Reader:
                 )
             if not all(isinstance(value, str) for value in item.values()):
                 raise self.wrong(field, f"must hold strings, not {item!r}")
-            if not _SITE.fullmatch(item["site"]):
+            if not SITE.fullmatch(item["site"]):
                 raise self.wrong(field, f"must name a pin of the package, not {item['site']!r}")
             self._options(field, item.get("options", ""))
             for other, pin in pins.items():
@@ -158,7 +166,9 @@ class _Reader:
                 board.pll, board.oscillator_hz, board.clock_hz, part=board.device.pll_part
             )
         except ValueError as error:
-            raise self.wrong("clock_hz", f"does not suit the PLL: {error}") from error
+            # The setting's own words: what it says of the input is the oscillator's fault.
+            field = "oscillator_hz" if "input" in str(error) else "clock_hz"
+            raise self.wrong(field, f"does not suit the PLL: {error}") from error
         try:
             baud_divisor(setting.output_hz, board.baud)
         except PlanError as error:

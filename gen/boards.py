@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from xnorforge.gen.board import PORTS, Board, Pin, baud_divisor, read_pins
+from xnorforge.gen.board import MAX_HZ, PORTS, Board, Pin, baud_divisor, read_pins
 from xnorforge.gen.board_file import load_board
 from xnorforge.gen.errors import PlanError
 from xnorforge.gen.plan import Plan
 
 __all__ = [
     "BOARDS",
+    "MAX_HZ",
     "PORTS",
     "Board",
     "Pin",

@@ -29,6 +29,7 @@ from xnorforge.gen.build_flow import (
     default_jobs,
     first_met,
     pll_clocks,
+    tool_texts,
     try_seeds,
 )
 from xnorforge.gen.build_result import (
@@ -42,15 +43,15 @@ from xnorforge.gen.build_result import (
 )
 from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.constraints import Clock
-from xnorforge.gen.errors import BundleError, PlanError, ToolError
+from xnorforge.gen.errors import BundleError, PlanError, RouteError, ToolError
 from xnorforge.gen.tools import Progress, find_tool
 
 __all__ = ["DEFAULT_SEEDS", "BuildResult", "TimingError", "build", "build_verilog"]
 
 
 class TimingError(ToolError):
-    """No seed met timing. `fmax_hz`: the best seen; `clock_hz`: a PLL output that it allows,
-    or None where the PLL cannot go that low; `seeds`: what came of each."""
+    """No seed met timing. `fmax_hz`: the best seen; `clock_hz`: a PLL output that it and the baud
+    rate allow, or None where the PLL cannot go that low; `seeds`: what came of each."""
 
     def __init__(
         self, message: str, fmax_hz: float, clock_hz: float | None, seeds: tuple[Seed, ...] = ()
@@ -91,6 +92,7 @@ def build(
         plan_board(plan),
         bundle.results / "build",
         clock_hz=plan.clock_hz,
+        baud=plan.baud,
         seeds=seeds,
         best=best,
         jobs=jobs,
@@ -106,6 +108,7 @@ def build_verilog(
     out: Path,
     *,
     clock_hz: float,
+    baud: int | None = None,
     seeds: Sequence[int] | None = None,
     best: bool = False,
     jobs: int | None = None,
@@ -115,7 +118,8 @@ def build_verilog(
 ) -> BuildResult:
     """`build` for any Verilog whose module `top` has the ports of `gen.boards.PORTS`.
 
-    clock_hz: what its PLL must make. out: the result folder; it is replaced as a whole.
+    clock_hz: what its PLL must make. baud: of its UART, so that no clock is advised that this
+    cannot be divided from. out: the result folder; it is replaced as a whole.
     """
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise ToolError(f"A build needs at least one job, not {jobs!r}")
@@ -129,7 +133,7 @@ def build_verilog(
     if not verilog.is_file():
         raise BundleError(f"{verilog} is missing: compile the model again")
     digest = sha256(verilog)
-    key = cache_key(digest, board, clock_hz, tools)
+    key = cache_key(digest, board, clock_hz, tools, tool_texts(board, clock_hz))
     asked = {"seeds": list(wanted), "best": best}
     if not force:
         cached = read_result(out, key, None if seeds is None and not best else asked)
@@ -142,7 +146,7 @@ def build_verilog(
             shutil.rmtree(logs, ignore_errors=True)
             logs.mkdir()
             flow = Flow(verilog, board, work, logs, fresh=force, progress=progress)
-            found = _make(flow, clock_hz, wanted, best, jobs or default_jobs(), report)
+            found = _make(flow, clock_hz, baud, wanted, best, jobs or default_jobs(), report)
             _check_unchanged(verilog, digest)
             item = {"key": key, "asked": asked, "tools": tools, **found}
             item["files"] = file_digests(work)
@@ -171,6 +175,7 @@ def _check_unchanged(verilog: Path, digest: str) -> None:
 def _make(
     flow: Flow,
     clock_hz: float,
+    baud: int | None,
     seeds: tuple[int, ...],
     best: bool,
     jobs: int,
@@ -194,7 +199,7 @@ def _make(
         every=best,
         report=report,
     )
-    chosen = _choose(found, seeds, best, flow.board, clock)
+    chosen = _choose(found, seeds, best, flow.board, clock, pll_clocks(flow.board, baud))
     seconds["place_and_route"] = sum(seed.seconds for seed in found.values())
     packing = flow.pack(chosen.seed)
     seconds["pack"] = packing.seconds
@@ -228,20 +233,32 @@ def _make(
 
 
 def _choose(
-    found: dict[int, Seed], seeds: tuple[int, ...], best: bool, board: Board, clock: Clock
+    found: dict[int, Seed],
+    seeds: tuple[int, ...],
+    best: bool,
+    board: Board,
+    clock: Clock,
+    clocks: Sequence[float],
 ) -> Seed:
-    """The seed to keep. Raises ToolError where all failed, TimingError where none met timing."""
+    """The seed to keep. clocks: those that may be advised.
+
+    Raises TimingError where none met timing, RouteError where place and route found no way with
+    any, ToolError where all failed and not all of them so.
+    """
     routed = [seed for seed in found.values() if seed.timing is not None]
     if not routed:
-        (first, *others) = (seed.error for seed in found.values() if seed.error is not None)
-        raise ToolError(f"{first}; {len(others)} other seeds failed too") if others else first
+        errors = [seed.error for seed in found.values() if seed.error is not None]
+        # What says nothing about the design comes first: with it this is no answer.
+        first, *others = sorted(errors, key=lambda error: isinstance(error, RouteError))
+        more = f"; {len(others)} other seeds failed too" if others else ""
+        raise type(first)(f"{first}{more}")
     fastest = max(routed, key=lambda seed: seed.timing.fmax_hz if seed.timing else 0.0)
     chosen = fastest if best else first_met(found, seeds)
     if chosen is not None and chosen.met:
         return chosen
     assert fastest.timing is not None
     fmax = fastest.timing.fmax_hz
-    lower = max((hz for hz in pll_clocks(board) if hz <= fmax), default=None)
+    lower = max((hz for hz in clocks if hz <= fmax), default=None)
     advice = (
         f"compile again with a clock of {lower / 1e6:g} MHz, or with --clock max"
         if lower

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xnorforge.gen.boards import Board
+from xnorforge.gen.boards import Board, baud_divisor
 from xnorforge.gen.build_cache import StepCache
 from xnorforge.gen.build_steps import Step, StepResult, run_step
 from xnorforge.gen.constraints import (
@@ -35,7 +35,7 @@ from xnorforge.gen.constraints import (
     refuse_pin,
 )
 from xnorforge.gen.devices import Device
-from xnorforge.gen.errors import PlanError, ToolError
+from xnorforge.gen.errors import OverfullError, PlanError, RouteError, ToolError
 from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import Progress
 from xnorforge.hw.pll_config import PllConfig
@@ -50,6 +50,7 @@ __all__ = [
     "first_met",
     "pll_clocks",
     "synthesis_step",
+    "tool_texts",
     "try_seeds",
 ]
 
@@ -58,6 +59,13 @@ MAX_SEED = 2**31 - 1  # nextpnr keeps it in an int
 
 # What one nextpnr may take: 0.45 GB for 6,300 cells of an ECP5-85F (docs/boards.md), and a margin.
 _JOB_BYTES = 1_000_000_000
+
+# How nextpnr says that it found no place for a cell, or no way for a net.
+_NO_WAY = re.compile(
+    r"^ERROR: (Unable to (place cell|find (a |legal )?placement)|failed to place (cell|chain)"
+    r"|Failed to (expand region|find a route|route)|Routing design failed)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,11 @@ class Seed:
     @property
     def met(self) -> bool:
         return self.timing is not None and self.timing.met
+
+    @property
+    def decided(self) -> bool:
+        """It is known whether this seed meets timing: no tool was killed or crashed."""
+        return self.timing is not None or isinstance(self.error, RouteError)
 
     def __str__(self) -> str:
         if self.timing is None:
@@ -102,9 +115,21 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
-def pll_clocks(board: Board) -> tuple[float, ...]:
-    """Every clock that the board's PLL makes, the slowest first."""
-    return PllConfig.outputs(board.pll, board.oscillator_hz, part=board.device.pll_part)
+def pll_clocks(board: Board, baud: int | None = None) -> tuple[float, ...]:
+    """Every clock that the board's PLL makes, the slowest first.
+
+    baud: only those that a UART of this rate can be divided from.
+    """
+    clocks = PllConfig.outputs(board.pll, board.oscillator_hz, part=board.device.pll_part)
+    return clocks if baud is None else tuple(hz for hz in clocks if _divides(hz, baud))
+
+
+def _divides(clock_hz: float, baud: int) -> bool:
+    try:
+        baud_divisor(clock_hz, baud)
+    except PlanError:
+        return False
+    return True
 
 
 def default_jobs() -> int:
@@ -120,15 +145,43 @@ def default_jobs() -> int:
 def synthesis_step(verilog: Path, device: Device, work: Path, *, top: str = "top") -> Step:
     """The step that makes `netlist.json` of a Verilog file; its inputs are put in `work`."""
     shutil.copyfile(verilog, work / "accelerator.v")
-    command = [*device.family.synthesis, *device.synthesis_args]
-    script = synthesis_script(command, top=top, netlist="netlist.json")
-    (work / "synthesis.ys").write_text(f"read_verilog accelerator.v\n{script}")
+    (work / "synthesis.ys").write_text(_script(device, top))
     return Step(
         tool="yosys",
         args=("synthesis.ys",),
         reads=("synthesis.ys", "accelerator.v"),
         makes=("netlist.json",),
         label="synthesis",
+    )
+
+
+def _script(device: Device, top: str) -> str:
+    command = [*device.family.synthesis, *device.synthesis_args]
+    script = synthesis_script(command, top=top, netlist="netlist.json")
+    return f"read_verilog accelerator.v\n{script}"
+
+
+def tool_texts(board: Board, clock_hz: float) -> list[Any]:
+    """What the tools of a build are told, as far as it is known before synthesis."""
+    clock = Clock("clock", board.pll_config(clock_hz))
+    return [
+        _script(board.device, "top"),
+        constraint_files(board, clock),
+        _route_args(board, 0, "routed", "timing"),
+        pack_args(board, "routed", "bitstream"),
+    ]
+
+
+def _route_args(board: Board, seed: int, routed: str, report: str) -> tuple[str, ...]:
+    """nextpnr's arguments; their order is part of a step's key."""
+    return (
+        *place_and_route_args(board),
+        *("--json", "netlist.json"),
+        *(board.device.family.routed_option, routed),
+        *("--report", report),
+        *("--seed", str(seed)),
+        # Timing is judged here, against the PLL's real output.
+        "--timing-allow-fail",
     )
 
 
@@ -177,21 +230,14 @@ class Flow:
     def route(self, seed: int, clock: Clock, cancel: threading.Event | None = None) -> Seed:
         """Place and route with one seed; clock: as `constrain` was told.
 
-        A failure is part of the result, but for those that every seed has: PlanError for a design
-        larger than the device, ToolError for timing that was held against another clock.
+        A failure is part of the result, but for those that every seed has: OverfullError for a
+        design larger than the device, PlanError for a pin that the package lacks, ToolError for
+        timing that was held against another clock.
         """
         report = f"seed{seed}-timing.json"
         step = Step(
             tool=self.family.place_and_route,
-            args=(
-                *place_and_route_args(self.board),
-                *("--json", "netlist.json"),
-                *(self.family.routed_option, self.routed(seed)),
-                *("--report", report),
-                *("--seed", str(seed)),
-                # Timing is judged here, against the PLL's real output.
-                "--timing-allow-fail",
-            ),
+            args=_route_args(self.board, seed, self.routed(seed), report),
             reads=("netlist.json", *constraint_files(self.board, clock)),
             makes=(self.routed(seed), report),
             label=f"place and route, seed {seed}",
@@ -201,8 +247,7 @@ class Flow:
             done = self._run(step, log, cancel)
             item = self._report(report, log)
         except ToolError as error:
-            self._refuse_overfull(log)
-            return Seed(seed, None, error, 0.0, False)
+            return Seed(seed, None, self._refuse_overfull(log, error), 0.0, False)
         timing = read_timing(item, clock.pll.output_hz)
         return Seed(seed, timing, None, done.seconds, done.kept)
 
@@ -264,18 +309,23 @@ class Flow:
                 f"(whole log: {self.logs / log})"
             ) from error
 
-    def _refuse_overfull(self, log: str) -> None:
-        """Raise PlanError when the device lacks a pin, or has less of some cell than packed."""
+    def _refuse_overfull(self, log: str, error: ToolError) -> ToolError:
+        """The error of place and route, as a RouteError where its log says that it is one.
+
+        Raises PlanError when the package lacks a pin, OverfullError when the device has less of
+        some cell than packed.
+        """
         path = self.logs / log
         text = path.read_text(errors="replace") if path.is_file() else ""
         refuse_pin(self.board, text)
         for cell, used, available in re.findall(r"(\w+):\s+(\d+)/\s*(\d+)\s+\d+%", text):
             if int(used) > int(available):
-                raise PlanError(
+                raise OverfullError(
                     f"The design does not fit {self.board.device.name}: it takes {used} {cell}, "
                     f"the device has {available}; compile it for fewer images per second or for "
                     f"a larger board"
                 )
+        return RouteError(str(error)) if _NO_WAY.search(text) else error
 
 
 def first_met(found: Mapping[int, Seed], seeds: Sequence[int]) -> Seed | None:

@@ -27,11 +27,12 @@ __all__ = [
     "only_one",
     "read_result",
     "replace_result",
+    "scratch",
     "work_folder",
 ]
 
 # Part of the key: raise it when the steps of a build change.
-_FLOW = 2
+_FLOW = 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class BuildResult:
         and the constraints. The logs are in the folder beside it whose name ends in "-logs".
     clock_hz: the PLL's output. constraint_hz: what nextpnr held timing against (equal but for
         its whole picoseconds). fmax_hz: what it reached, with `seed`.
-    used, available: logic_cells, block_rams, dsps after packing; `used` has flip_flops too.
+    used, available: logic_cells, block_rams, dsps and, on iCE40, sprams after packing; `used` has
+        flip_flops too.
     seeds: Fmax in Hz of every seed tried; failed: why, of those that place and route ended
         without a result for. seconds: what the tools took for each step and in "total", now or
         when a step that is `reused` was made.
@@ -72,9 +74,14 @@ class BuildResult:
         return item
 
 
-def cache_key(verilog_sha256: str, board: Board, clock_hz: float, tools: dict[str, str]) -> str:
-    """Hash of all that the result depends on, but for the seeds."""
-    parts = [_FLOW, verilog_sha256, dataclasses.asdict(board), clock_hz, tools]
+def cache_key(
+    verilog_sha256: str, board: Board, clock_hz: float, tools: dict[str, str], texts: Any
+) -> str:
+    """Hash of all that the result depends on, but for the seeds.
+
+    texts: what the tools are told, of `gen.build_flow.tool_texts`.
+    """
+    parts = [_FLOW, verilog_sha256, dataclasses.asdict(board), clock_hz, tools, texts]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,6 +136,28 @@ def work_folder(out: Path) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@dataclass
+class Scratch:
+    """A folder for the time of a search; keep: leave it, for the logs in it."""
+
+    folder: Path
+    keep: bool = False
+
+
+@contextlib.contextmanager
+def scratch(prefix: str) -> Iterator[Scratch]:
+    """A folder for a search; it stays where an error names a log in it."""
+    space = Scratch(Path(tempfile.mkdtemp(prefix=prefix)))
+    try:
+        yield space
+    except ToolError:
+        space.keep = True
+        raise
+    finally:
+        if not space.keep:
+            shutil.rmtree(space.folder, ignore_errors=True)
 
 
 def replace_result(work: Path, out: Path) -> None:

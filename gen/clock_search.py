@@ -14,17 +14,14 @@ was cut off goes on where it stopped, and a build at the clock that was found is
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.assembly import CoreParts, core_parts
-from xnorforge.gen.boards import Board, baud_divisor, plan_board
+from xnorforge.gen.boards import Board, plan_board
 from xnorforge.gen.build import TimingError, build_verilog
 from xnorforge.gen.build_flow import (
     DEFAULT_SEEDS,
@@ -36,7 +33,8 @@ from xnorforge.gen.build_flow import (
     pll_clocks,
     try_seeds,
 )
-from xnorforge.gen.errors import PlanError, ToolError
+from xnorforge.gen.build_result import scratch
+from xnorforge.gen.errors import PlanError, RouteError, ToolError
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import Progress
@@ -55,11 +53,21 @@ _HAIR = 1e-4
 
 @dataclass(frozen=True)
 class ClockAttempt:
-    """What came of one clock. seeds: those that ran, in order. closed: one of them met it."""
+    """What came of one clock. seeds: those that ran, in order. closed: one of them met it.
+    error: what ended it before that was known."""
 
     clock_hz: float
     seeds: tuple[Seed, ...]
     closed: bool
+    error: str = ""
+
+    @property
+    def undecided(self) -> str:
+        """Why it is not known whether this clock closes; "" where it is."""
+        lost = [seed for seed in self.seeds if not seed.decided]
+        if self.closed or not (self.error or lost):
+            return ""
+        return self.error or f"{lost[0]} ({len(lost)} of {len(self.seeds)} ended like that)"
 
     @property
     def fmax_hz(self) -> float:
@@ -70,6 +78,7 @@ class ClockAttempt:
         return {
             "clock_hz": self.clock_hz,
             "closed": self.closed,
+            "undecided": self.undecided,
             "fmax_hz": {seed.seed: seed.timing.fmax_hz for seed in self.seeds if seed.timing},
             "failed": {seed.seed: str(seed.error) for seed in self.seeds if seed.error},
         }
@@ -79,7 +88,8 @@ class ClockAttempt:
             f"{seed.seed}: {seed.timing.fmax_hz / 1e6:.2f}" if seed.timing else f"{seed.seed}: -"
             for seed in self.seeds
         )
-        return f"{self.clock_hz / 1e6:g} MHz {'closes' if self.closed else 'fails'} ({seeds})"
+        came = "closes" if self.closed else "is not decided" if self.undecided else "fails"
+        return f"{self.clock_hz / 1e6:g} MHz {came} ({seeds})"
 
 
 @dataclass(frozen=True)
@@ -88,8 +98,8 @@ class ClockSearch:
 
     plan: at the fastest clock that closed. seed: the one it closed with, fmax_hz: what that one
     reached. survey: against a clock out of reach. attempts: the clocks tried, in turn.
-    next_hz: the step above, which failed with every seed; None where the PLL or the baud rate
-    allows no faster one.
+    next_hz: the step above, which failed with every seed, or of which `undecided` says why that
+    is not known; None where the PLL or the baud rate allows no faster one.
     """
 
     plan: Plan
@@ -103,12 +113,17 @@ class ClockSearch:
     def clock_hz(self) -> float:
         return self.plan.clock_hz
 
+    @property
+    def undecided(self) -> str:
+        return next((a.undecided for a in self.attempts if a.clock_hz == self.next_hz), "")
+
     def to_json(self) -> dict[str, Any]:
         return {
             "clock_hz": self.clock_hz,
             "seed": self.seed,
             "fmax_hz": self.fmax_hz,
             "next_hz": self.next_hz,
+            "undecided": self.undecided,
             "step": STEP,
             "survey": self.survey.to_json(),
             "attempts": [attempt.to_json() for attempt in self.attempts],
@@ -118,7 +133,8 @@ class ClockSearch:
         above = (
             "the PLL and the baud rate allow no faster clock"
             if self.next_hz is None
-            else f"the next PLL setting, {self.next_hz / 1e6:g} MHz, fails with every seed"
+            else f"the next PLL setting, {self.next_hz / 1e6:g} MHz, "
+            + (f"is not decided: {self.undecided}" if self.undecided else "fails with every seed")
         )
         lines = [f"survey: {self.survey.fmax_hz / 1e6:.2f} MHz at best", *map(str, self.attempts)]
         return "\n".join([*lines, f"{self.clock_hz / 1e6:g} MHz with seed {self.seed}; {above}"])
@@ -148,18 +164,21 @@ def fastest_clock(
         )
     wanted = check_seeds(seeds)
     jobs = jobs or default_jobs()
-    with _scratch() as folder:
-        search = _Search(network, plan, wanted, jobs, folder, progress, report)
+    with scratch("xnorforge-clock-") as space:
+        search = _Search(network, plan, wanted, jobs, space.folder, progress, report)
         survey = search.survey()
         if attempted is not None:
             attempted(survey)
         known: dict[float, ClockAttempt] = {}
         candidate = search.at_most(survey.fmax_hz)
         while True:
-            attempt = known[candidate] = search.attempt(candidate)
+            closed = [clock for clock, found in known.items() if found.closed]
+            attempt = known[candidate] = search.attempt(candidate, must=not closed)
+            # Its logs say why.
+            space.keep |= bool(attempt.undecided)
             if attempted is not None:
                 attempted(attempt)
-            closed = [clock for clock, found in known.items() if found.closed]
+            closed += [candidate] if attempt.closed else []
             if not closed:
                 # Strictly down: a period of whole picoseconds can put the two a hair apart.
                 candidate = search.at_most(min(attempt.fmax_hz, candidate * (1 - _HAIR)))
@@ -203,14 +222,7 @@ class _Search:
         self.parts: CoreParts = core_parts(network, plan)
         self.core = core_verilog(network, plan, self.parts)
         # What the PLL makes and the UART's divisor allows.
-        self.clocks = [clock for clock in pll_clocks(self.board) if self._divides(clock)]
-
-    def _divides(self, clock_hz: float) -> bool:
-        try:
-            baud_divisor(clock_hz, self.plan.baud)
-        except PlanError:
-            return False
-        return True
+        self.clocks = pll_clocks(self.board, plan.baud)
 
     def survey(self) -> ClockAttempt:
         """All seeds against a clock out of reach."""
@@ -232,8 +244,11 @@ class _Search:
         met = any(seed.met for seed in found.values())
         return ClockAttempt(clock.pll.output_hz, tuple(found.values()), met)
 
-    def attempt(self, clock_hz: float) -> ClockAttempt:
-        """Compile for a clock and build, seed after seed, until one meets it."""
+    def attempt(self, clock_hz: float, *, must: bool) -> ClockAttempt:
+        """Compile for a clock and build, seed after seed, until one meets it.
+
+        must: raise ToolError where place and route ends without any result; else that is told.
+        """
         plan = self.plan.at_clock(clock_hz)
         name = f"{clock_hz / 1e6:g} MHz"
         verilog, work, _ = self._files(plan, name.replace(" ", ""))
@@ -250,6 +265,7 @@ class _Search:
                 self.board,
                 work / "build",
                 clock_hz=plan.clock_hz,
+                baud=plan.baud,
                 seeds=self.seeds,
                 jobs=self.jobs,
                 progress=self._labelled(name),
@@ -257,6 +273,12 @@ class _Search:
             )
         except TimingError as error:
             return ClockAttempt(clock_hz, error.seeds, False)
+        except ToolError as error:
+            if must:
+                raise
+            ran = [found[seed] for seed in self.seeds if seed in found]
+            why = "" if isinstance(error, RouteError) else str(error)
+            return ClockAttempt(clock_hz, tuple(ran), False, why)
         ran = [found[seed] for seed in self.seeds if seed in result.seeds or seed in result.failed]
         return ClockAttempt(clock_hz, tuple(ran), True)
 
@@ -294,17 +316,3 @@ class _Search:
         errors = [seed.error for seed in found]
         if all(errors) and errors[0] is not None:
             raise errors[0]
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for the search; it stays where an error names a log in it."""
-    folder = Path(tempfile.mkdtemp(prefix="xnorforge-clock-"))
-    try:
-        yield folder
-    except ToolError:
-        raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)

@@ -57,11 +57,6 @@ class Prediction:
     interval_cycles: Fraction
     stage_intervals: tuple[int, ...]
 
-    @property
-    def limiting_stage(self) -> int:
-        """Index of the slowest stage."""
-        return max(range(len(self.stage_intervals)), key=self.stage_intervals.__getitem__)
-
 
 class _Chain:
     """Stages joined by streams; stream s carries beats from stage s - 1 to stage s."""

@@ -46,11 +46,6 @@ class Family:
     flip_flop_prefix: str
 
     @property
-    def block_ram_width_bits(self) -> int:
-        """Widest word of one block: also the column width of `weights.bin`."""
-        return self.block_ram_shapes[0][0]
-
-    @property
     def block_ram_bits(self) -> int:
         """Bits of one block."""
         width, depth = self.block_ram_shapes[0]

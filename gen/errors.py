@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The exceptions a user can meet. Each message is one sentence: what, where, and what to do."""
 
-__all__ = ["BundleError", "ModelError", "PlanError", "ToolError", "UnsupportedOpError", "UserError"]
+__all__ = [
+    "BundleError",
+    "ModelError",
+    "OverfullError",
+    "PlanError",
+    "RouteError",
+    "ToolError",
+    "UnsupportedOpError",
+    "UserError",
+]
 
 
 class UserError(Exception):
@@ -20,9 +29,18 @@ class PlanError(UserError):
     """A network, target and device that do not go together."""
 
 
+class OverfullError(PlanError):
+    """A design that takes more of some cell, once packed, than the device has."""
+
+
 class BundleError(UserError):
     """A bundle that is missing, damaged, of another version or of another plan."""
 
 
 class ToolError(UserError):
     """An external tool is missing, failed, or gave a result that breaks its contract."""
+
+
+class RouteError(ToolError):
+    """Place and route ended by itself and found no place or no way: an answer about the design,
+    which a tool that crashed or a full disk does not give."""

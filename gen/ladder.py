@@ -28,18 +28,20 @@ class Ladder:
 
     Members
     -------
-    planned : rung of `make_plan(goal="max")`.
+    planned : rung of `make_plan(goal="max")`, or the slowest where the planner holds none possible.
     largest : the fastest rung that fits, by the model, a device filled to the last cell.
     """
 
     def __init__(self, network: Network, **settings: Any) -> None:
         self._planner = planner = planner_for(network, **settings)
-        device = planner.site.device
-        self._room = resources.capacity(device, fill=1.0) - resources.shell(planner.family)
+        self._room = resources.capacity(planner.site.device, fill=1.0) - planner.shell
         self._intervals = planner.search.intervals()
         self._chain = cache(self._cheapest)
-        planner.smallest()  # says what is missing when nothing fits
-        self.planned = self._rung(planner.fastest_chain().fold_cycles)
+        self.planned = len(self) - 1
+        if self._chain(self.planned).resources.fits(planner.room):
+            self.planned = self._rung(planner.fastest_chain().fold_cycles)
+        elif not self._chain(self.planned).resources.fits(self._room):
+            planner.smallest()  # says what is missing
         low, high = 0, self.planned
         while low < high:
             middle = (low + high) // 2

@@ -205,10 +205,7 @@ class Lowerer:
                 self._quantised(op, edge)
                 if isinstance(op, Dot):
                     self._unpadded(op, value)
-                name = self.name("dense" if isinstance(op, Dot) else "conv")
-                product = lower_product(
-                    self.graph.file, name, op, edge, value.padding, self.graph.dtype
-                )
+                product = lower_product(self.graph.file, op, edge, value.padding, self.graph.dtype)
                 return Value(product, (), op.shape)
         raise TypeError(f"No rule for {type(op).__name__}")
 

@@ -124,6 +124,7 @@ def emit_dots(lowerer: Lowerer, product: PendingProduct, ops: Ops, flipped: np.n
         raise TypeError("only windows have border classes")
     layer = dataclasses.replace(
         product.layer,
+        name=lowerer.name(product.layer.name),
         weights=_negated(lowerer, product, flipped),
         offsets=offsets,
         inputs=lowerer.inputs(product.takes),
@@ -186,12 +187,17 @@ def _quantised(lowerer: Lowerer, value: Value, cut: int) -> Value:
     result = Integers(lowerer.layers[-1].name, made, real, grid, table[:count], quantiser.node)
     kind = "bits" if count == 2 else "levels"
     before = [i for i in pools if i < cut]
+    pads = None
+    if value.padding is not None and quantiser.shape == value.shape:
+        pads = value.padding[0]
     if not before:
-        lowerer.checks.append(Check(result.name, kind, quantiser, table=table[:count]))
+        lowerer.checks.append(Check(result.name, kind, quantiser, table=table[:count], pads=pads))
     for i in pools:
         result = _pool_layer(lowerer, result, ops[i])
         if before and i == before[-1]:
-            lowerer.checks.append(Check(result.name, kind, quantiser, table=table[:count]))
+            lowerer.checks.append(
+                Check(result.name, kind, quantiser, table=table[:count], pads=pads)
+            )
         elif i > cut:
             seen = table[:count]
             with np.errstate(all="ignore"):
@@ -233,6 +239,7 @@ def _product_layer(
         thresholds = bank[0]
     layer = dataclasses.replace(
         plain,
+        name=lowerer.name(plain.name),
         weights=_negated(lowerer, product, flipped),
         thresholds=np.ascontiguousarray(thresholds),
         inputs=lowerer.inputs(product.takes),

@@ -69,7 +69,6 @@ def integer_weights(
 
 def lower_product(
     file: str,
-    name: str,
     op: Dot | Convolution,
     edge: Edge,
     padding: tuple[tuple[int, int, int, int], np.ndarray] | None,
@@ -137,14 +136,14 @@ def lower_product(
     kind = WeightType.of(integers)
     if window is None:
         weights = network[:, 0, 0, :].astype(np.int8)
-        layer: Dense | Conv = Dense(name, edge.type, weights, None, kind)
+        layer: Dense | Conv = Dense("dense", edge.type, weights, None, kind)
     else:
         try:
             window.over(*edge.type.shape[:2])
         except ValueError as error:
             raise ModelError(f"{file}: {op.node}: {error}") from None
         layer = Conv(
-            name, edge.type, network.astype(np.int8), None, window, groups, pad_value, kind
+            "conv", edge.type, network.astype(np.int8), None, window, groups, pad_value, kind
         )
     return PendingProduct(layer, edge.name, real, grid, op)
 

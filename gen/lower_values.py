@@ -54,8 +54,8 @@ class Integers:
 
 @dataclass(frozen=True, eq=False)
 class PendingProduct:
-    """A product that is no layer yet. layer: it, without thresholds; its inputs are `takes`.
-    real, grid: by border class and row."""
+    """A product that is no layer yet. layer: it, without thresholds, named by its kind; its input
+    is `takes`. real, grid: by border class and row."""
 
     layer: Dense | Conv
     takes: str
@@ -99,7 +99,8 @@ class Check:
 
     op: the source's. real, sign, steps: the source has the steps of `real.value(sign * dots)`,
     dots being what the layer compares with thresholds, or gives. table: instead, the source's
-    numbers for the layer's output values, in ascending order, (values, channels).
+    numbers for the layer's output values, in ascending order, (values, channels). pads: of the
+    op's map around the layer's.
     """
 
     layer: str
@@ -109,7 +110,7 @@ class Check:
     sign: np.ndarray | None = None
     steps: tuple[Step, ...] = ()
     table: np.ndarray | None = None
-    fused: int = 0
+    pads: tuple[int, int, int, int] | None = None
 
 
 def split_steps(ops: tuple[Step | Pooling, ...] | list[Step | Pooling]) -> list[Step]:

@@ -12,6 +12,7 @@ it stopped, and a build of what it found is done already.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from xnorforge.gen.boards import plan_board
 from xnorforge.gen.build import DEFAULT_SEEDS, TimingError, build_verilog
 from xnorforge.gen.build_result import BuildResult
 from xnorforge.gen.cycles import predict
-from xnorforge.gen.errors import PlanError, ToolError
+from xnorforge.gen.errors import OverfullError, PlanError, RouteError
 from xnorforge.gen.ladder import Ladder
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
@@ -30,6 +31,8 @@ from xnorforge.gen.tools import Progress
 from xnorforge.gen.verilog import accelerator_verilog
 
 __all__ = ["MaxAttempt", "MaxSearch", "fastest_build"]
+
+_LOG = re.compile(r" \(whole log: [^)]*\)")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class MaxSearch:
     """What a search found.
 
     best: the fastest plan that builds. above: the next faster one, which does not; None where
-    there is none. planned: the planner's own answer. attempts: everything built, in turn.
+    there is none. planned: where it began, the planner's own answer if it has one. attempts:
+    everything built, in turn.
     """
 
     best: MaxAttempt
@@ -114,7 +118,8 @@ def fastest_build(
     work: folder for the builds. seeds: all are given a chance before a plan counts as one that
     does not close. settings: as of `make_plan` (clock_hz, baud, overrides, weights). attempted:
     is told of every plan built.
-    Raises PlanError where the planner finds no plan at all or none builds.
+    Raises PlanError where the planner finds no plan at all or none builds, and whatever else ends
+    a build, like a full disk: that says nothing about the plan.
     """
     ladder = Ladder(network, board=board, **settings)
     attempts: dict[int, MaxAttempt] = {}
@@ -171,7 +176,8 @@ def _attempt(
     """Compile and build one plan."""
     parts = core_parts(network, plan)
     interval = float(predict(parts.stages).interval_cycles)
-    folder = work / f"{interval:g}-cycles"
+    # Several plans may take as many cycles.
+    folder = work / f"{interval:.0f}-cycles-{plan.structure_hash(network):08x}"
     folder.mkdir(parents=True, exist_ok=True)
     verilog = folder / "accelerator.v"
     verilog.write_text(accelerator_verilog(network, plan, parts))
@@ -181,14 +187,17 @@ def _attempt(
             plan_board(plan),
             folder / "build",
             clock_hz=plan.clock_hz,
+            baud=plan.baud,
             seeds=seeds,
             jobs=jobs,
             progress=progress,
         )
     except TimingError as error:
         clock = plan.clock_hz / 1e6
-        why = f"closes at {error.fmax_hz / 1e6:.2f} MHz at best, not at {clock:g} MHz"
+        lost = [seed for seed in error.seeds if not seed.decided]
+        more = f" ({len(lost)} of {len(error.seeds)} seeds not decided)" if lost else ""
+        why = f"closes at {error.fmax_hz / 1e6:.2f} MHz at best, not at {clock:g} MHz{more}"
         return MaxAttempt(plan, interval, None, why)
-    except (PlanError, ToolError) as error:
-        return MaxAttempt(plan, interval, None, str(error))
+    except (OverfullError, RouteError) as error:
+        return MaxAttempt(plan, interval, None, _LOG.sub("", str(error)))
     return MaxAttempt(plan, interval, result)

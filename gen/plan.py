@@ -4,6 +4,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,16 +212,17 @@ class Plan:
         Weights and thresholds are part of it only where they are constant logic, so that two
         models with equal hashes can be exchanged at run time.
         """
-        constants = []
+        constants: list[list[str]] = []
         for layer, folds in zip(network.layers, self.layers, strict=True):
             if not isinstance(layer, Product):
                 continue
             assert isinstance(folds, LayerPlan)
             config = folds.mvu_config(self.family, layer)
             if folds.weight_store == "const":
-                constants.append(config.weight_words(layer.matrix))
+                constants.append(_digits(config.weight_words(layer.matrix)))
             if folds.preset_store == "const":
-                constants.append(config.preset_words(layer.matrix, layer.bank, layer.offsets))
+                words = config.preset_words(layer.matrix, layer.bank, layer.offsets)
+                constants.append(_digits(words))
         structure = {
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "shapes": [_shape(layer) for layer in network.layers],
@@ -254,6 +256,11 @@ def _layer_plan(item: dict[str, Any]) -> LayerPlan | StreamPlan:
     if kind is LayerPlan:
         kept = _before_structures(item) | kept
     return kind(**kept)
+
+
+def _digits(words: Iterable[int]) -> list[str]:
+    """Words of any width as text; Python writes no decimal number of over 4,300 digits."""
+    return [hex(word) for word in words]
 
 
 def _before_structures(layer: dict[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
-from xnorforge.gen.boards import BOARDS, Board, get_board
+from xnorforge.gen.boards import BOARDS, MAX_HZ, Board, baud_divisor, get_board
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.devices import DEVICES, Device, get_device
 from xnorforge.gen.errors import PlanError
@@ -101,15 +101,17 @@ def planner_for(
         raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
     if weights not in WEIGHTS:
         raise PlanError(f"Weights must be {' or '.join(WEIGHTS)}, not {weights!r}")
-    if baud is not None and baud < 1:
-        raise PlanError(f"Baud rate must be a positive number, not {baud!r}")
-    if clock_hz is not None and not 0 < clock_hz < float("inf"):
-        raise PlanError(f"Clock must be a positive number of Hz, not {clock_hz!r}")
+    if baud is not None and not 0 < baud <= MAX_HZ:
+        raise PlanError(f"Baud rate must be a positive number up to {MAX_HZ:,}, not {baud!r}")
+    if clock_hz is not None and not 0 < clock_hz <= MAX_HZ:
+        raise PlanError(f"Clock must be a positive number up to {MAX_HZ:,} Hz, not {clock_hz!r}")
     if network.classes > MAX_CLASSES:
         raise PlanError(
             f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
         )
     site = _Site.choose(board, device, clock_hz, pins)
+    if site.board is not None:
+        baud_divisor(site.clock_hz, baud or site.baud)
     checked = read_overrides(overrides, network, site.device)
     constant = weights == "constant"
     return Planner(network, site, link, baud or site.baud, checked, constant=constant)
@@ -190,12 +192,16 @@ class Planner:
         self.overrides = overrides
         self.constant = constant
         self.family = site.device.family.name
-        self.room = resources.capacity(site.device) - resources.shell(self.family)
+        linked = site.board is not None
+        self.shell = resources.shell(self.family) if linked else resources.core(self.family)
+        self.room = resources.capacity(site.device) - self.shell
         self.search: Search
         if relative is not None and relative.family == self.family:
-            self.search = relative.search.within(self.room)
+            self.search = relative.search.within(self.room, linked=linked)
         else:
-            self.search = Search(network, self.family, self.room, overrides, constant)
+            self.search = Search(
+                network, self.family, self.room, overrides, constant, linked=linked
+            )
 
     # --- goals -----------------------------------------------------------------------------
 
@@ -281,7 +287,9 @@ class Planner:
     def _check_reachable(self, fps: float, wanted: int) -> None:
         """Raises when no fold reaches the rate, whatever the device."""
         head = self.search.head_interval
-        limits = [(head, f"the head takes one class every {self.search.head.interval} cycles")]
+        each = self.search.head.interval
+        every = "every cycle" if each == 1 else f"every {each} cycles"
+        limits = [(head, f"the head takes one class {every}")]
         for index, layer in enumerate(self.network.layers):
             limits.append(
                 (
@@ -311,10 +319,10 @@ class Planner:
     def _too_large(self, chain: Chain) -> PlanError:
         used = chain.resources
         room, beside = self.room, "beside"
+        shell = "weight chain" if self.site.board is None else "link"
         if not resources.Resources().fits(room):
             # Not even the link fits: say what all of it takes.
-            link = resources.shell(self.family)
-            used, room, beside = used + link, room + link, "with"
+            used, room, beside = used + self.shell, room + self.shell, "with"
         lacking = [
             f"{need} of {have} {what}"
             for need, have, what in (
@@ -322,6 +330,7 @@ class Planner:
                 (used.flipflops, room.flipflops, "flip-flops"),
                 (used.blocks, room.blocks, "block RAMs"),
                 (used.sprams, room.sprams, "SPRAM blocks"),
+                (used.lut_rams, room.lut_rams, "LUT RAMs"),
             )
             if need > have
         ]
@@ -331,7 +340,7 @@ class Planner:
             fold = f"with the folding given for {', '.join(map(repr, self.overrides))}"
         return PlanError(
             f"{self.network.name!r} is too large for {self.site.name}: {fold} "
-            f"it needs {' and '.join(lacking)} ({beside} the link), layer "
+            f"it needs {' and '.join(lacking)} ({beside} the {shell}), layer "
             f"{largest.name!r} alone has {largest.weight_bits:,} weight bits"
             f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}"
         )

@@ -45,7 +45,8 @@ _MIXED_LAYERS = 8
 class Chain:
     """A choice for every layer.
 
-    resources: of the core, without the shell. fold_cycles: an image, of the layer `slowest`.
+    resources: of the core, without the shell, but with the converter behind the link where there
+    is one. fold_cycles: an image, of the layer `slowest`.
     """
 
     lanes: int
@@ -81,7 +82,8 @@ class Search:
     """Folds of a network on a family.
 
     capacity: what the device has for the core. overrides: checked settings by layer. constant:
-    weights and presets may be constant logic, which no load can change.
+    weights and presets may be constant logic, which no load can change. linked: a link brings the
+    images, and a converter makes its beats those of the core.
     """
 
     def __init__(
@@ -91,12 +93,15 @@ class Search:
         capacity: Resources,
         overrides: Mapping[str, Mapping[str, Any]],
         constant: bool = False,
+        *,
+        linked: bool = False,
     ) -> None:
         self.network = network
         self.family = family
         self.capacity = capacity
         self.overrides = overrides
         self._folds = Folds(network, family, overrides, constant)
+        self.linked = linked
         scores_bits = network.layers[-1].output.bits
         self.head = HeadConfig(
             classes=network.classes,
@@ -107,10 +112,11 @@ class Search:
         )
         self._join = cache(self._make_join)
 
-    def within(self, capacity: Resources) -> "Search":
-        """The same folds for another device of the family."""
+    def within(self, capacity: Resources, *, linked: bool | None = None) -> "Search":
+        """The same folds for another device of the family, or (linked) another place."""
         other = copy(self)
         other.capacity = capacity
+        other.linked = self.linked if linked is None else linked
         return other
 
     @property
@@ -220,6 +226,18 @@ class Search:
             for choice in sorted(choices, key=lambda choice: choice.price)[:_KEPT]
         ]
 
+    @property
+    def _link_lanes(self) -> int:
+        """Image elements in a byte of the link."""
+        return 8 if self.network.input.value.bits == 1 else 1
+
+    def _entry(self, lanes: int) -> Resources:
+        """The converter behind the link."""
+        value = self.network.input.value
+        if not self.linked:
+            return Resources()
+        return self._join(value.bits, value.size, self._link_lanes, value.size, lanes)
+
     def _lane_choices(self, interval: int | None) -> list[int]:
         """Widths of the image stream: bytes as the link brings them, or enough for the rate."""
         value, first = self.network.input.value, self.network.layers[0]
@@ -231,7 +249,7 @@ class Search:
                 and (interval is None or value.size // lanes <= interval)
             ]
             return wide[:2] or [value.channels]
-        step = 8 if value.bits == 1 else 1
+        step = self._link_lanes
         needed = 1 if interval is None else -(-value.size // (interval * step))
         return [
             step * count for count in range(needed, (needed if needed == 1 else 2 * needed) + 1)
@@ -250,7 +268,11 @@ class Search:
         # the images, choices.
         paths: dict[tuple[int, int, int], tuple[float, int, tuple[_Choice, ...]]] = {
             # A wider stream than needed costs wires that no model counts: a small extra.
-            (start[0], lanes, 0): (lanes * 1e-6, lanes, ())
+            (start[0], lanes, 0): (
+                lanes * 1e-6 + self._price(self._entry(lanes), weight),
+                lanes,
+                (),
+            )
             for lanes in self._lane_choices(interval)
         }
         most, bits = self.capacity.sprams, start[1]
@@ -288,7 +310,7 @@ class Search:
     def _chain(self, lanes: int, choices: Iterable[_Choice]) -> Chain:
         choices = tuple(choices)
         value = self.network.input.value
-        used = resources.head(self.head)
+        used = resources.head(self.head) + self._entry(lanes)
         vector, lanes_out, bits = value.size, lanes, value.bits
         for layer, choice in zip(self.network.layers, choices, strict=True):
             fold = choice.fold

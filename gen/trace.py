@@ -151,6 +151,8 @@ def _compare(
     index = {layer.name: i for i, layer in enumerate(network.layers)}
     for check in checks:
         theirs = _by_element(source, check.op)
+        if check.pads is not None:
+            theirs = _cropped(theirs.reshape(len(theirs), *check.op.shape), check.pads)
         if check.layer == INPUT:
             output = mine.input.reshape(len(mine.input), *network.input.value.shape)
         elif check.kind == "dots":
@@ -162,6 +164,8 @@ def _compare(
             yield _difference(check.layer, check.kind, check.op.tensor, indices, output)
             continue
         layer = None if check.layer == INPUT else network.layers[index[check.layer]]
+        if layer is not None and layer.output.kind == "bit" and check.kind != "dots":
+            output = 2 * output.astype(np.int64) - 1
         values, tolerance = _values(graph, check, layer, output)
         yield _difference(check.layer, check.kind, check.op.tensor, theirs, values, tolerance)
 
@@ -210,6 +214,13 @@ def _by_element(source: dict[str, np.ndarray], op: Step | Node) -> np.ndarray:
     result = np.empty_like(values)
     result[:, op.order] = values
     return result
+
+
+def _cropped(maps: np.ndarray, pads: tuple[int, int, int, int]) -> np.ndarray:
+    """Maps (N, H, W, C) without their padding, (N, elements)."""
+    top, left, bottom, right = pads
+    _, height, width, _ = maps.shape
+    return maps[:, top : height - bottom, left : width - right].reshape(len(maps), -1)
 
 
 def _difference(

@@ -10,8 +10,9 @@
     Gowin   as ECP5
     none    clk = clk_in
 
-Limits are those of the vendors' data sheets: FPGA-TN-02052 for iCE40, FPGA-DS-02012 for ECP5,
-DS117E (GW1NR), DS861E (GW1N) and DS226E (GW2A) for Gowin, whose limits differ from part to part.
+Limits are those of the tools' own calculators: icepll for iCE40, ecppll for ECP5, where the phase
+detector stays above 10 MHz and the output may go down to 3.125, and gowin_pll for Gowin, whose
+limits differ from part to part.
 """
 
 from collections.abc import Iterator, Mapping

@@ -42,8 +42,8 @@ class BlockRam(wiring.Component):
     (`no_rw_check`), so yosys adds neither registers nor a bypass for it.
 
     `ram_data` is 0 before the first read here, and anything in a real block RAM. iCE40 synthesis
-    gates it to zero (a LUT a bit) unless told that this does not matter:
-    `proc; setattr -unset init w:*ram_data*`. Nothing depends on it.
+    gates it to zero (a LUT a bit) unless told that this does not matter: `gen.verilog` does, by
+    `setattr -unset init w:*ram_data*` when it writes the Verilog. Nothing depends on it.
 
     Throughput: 1 read and 1 write per cycle.  Latency: 1 cycle.  Cost: block RAMs only.
 

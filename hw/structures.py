@@ -21,8 +21,8 @@ CLOCK_GOALS: dict[str, dict[str, float]] = {
 }
 """MHz that an element must reach alone: 1.3 times what whole designs on the device shall run at.
 
-Gowin takes ECP5's choices, which are as deep in tables of four inputs: nextpnr 0.11 leaves paths
-through Gowin's look-up tables out of its timing, so that there is nothing to choose by.
+Gowin takes ECP5's choices, which are as deep in tables of four inputs; its own clocks were not
+measured.
 """
 
 TABLE_PATH = Path(__file__).parent / "data" / "structures.json"

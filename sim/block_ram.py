@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Block RAMs of ECP5 and Gowin as their data sheets tell it, in plain Python.
+"""Block RAMs of ECP5 and Gowin by what yosys' brams*.txt say of them, in plain Python.
 
 A block is 16384 data bits and, where bytes have 9 bits, 2048 parity bits. This says which of them a
 word has and what one clock edge does; sim/models must do the same.

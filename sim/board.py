@@ -22,7 +22,7 @@ from types import TracebackType
 from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.errors import ToolError
 from xnorforge.gen.tools import Progress
-from xnorforge.sim.verilator import MODELS, build_program, environment
+from xnorforge.sim.verilator import MODELS, build_program, environment, power_up_options
 
 __all__ = ["VirtualBoard"]
 
@@ -117,7 +117,6 @@ class VirtualBoard:
             options=options,
             progress=progress,
         )
-        random = [] if seed is None else ["+verilator+rand+reset+2", f"+verilator+seed+{seed}"]
         with tempfile.NamedTemporaryFile() as clock_file:  # mapped by both, it needs no name
             clock_file.truncate(_CLOCK_BYTES)
             self._clock = mmap.mmap(clock_file.fileno(), _CLOCK_BYTES)
@@ -125,7 +124,7 @@ class VirtualBoard:
                 [
                     str(program),
                     *(str(baud_divisor or BAUD_DIVISOR), str(idle_cycles), str(tcp_port)),
-                    *(clock_file.name, *random),
+                    *(clock_file.name, *power_up_options(seed)),
                 ],
                 stdin=subprocess.PIPE,  # its end tells the board that we are gone
                 stdout=subprocess.PIPE,

@@ -2,8 +2,9 @@
 """Simulation models of the cells that synthesis maps to, a list for each family.
 
 Most are yosys' own (`+/<family>/cells_sim.v`). Ours, in sim/models, stand in for those that yosys
-leaves empty (block RAMs of ECP5 and Gowin, every PLL) and for look-up tables, where another way of
-writing the same simulates twice as fast. tests/sim/test_models.py holds ours against data sheets
+leaves empty (block RAMs of ECP5 and Gowin, every PLL), for iCE40's block RAM, where a bit that is
+written while it is read must not come out right by luck, and for look-up tables, where another way
+of writing the same simulates faster. tests/sim/test_models.py holds ours against plain statements
 and against yosys'.
 """
 
@@ -93,7 +94,11 @@ CELL_MODELS = {
         CellModels(
             "ice40",
             "ice40/cells_sim.v",
-            {"ice40/sb_lut4.v": ("SB_LUT4",), "sb_pll40.v": ("SB_PLL40_CORE", "SB_PLL40_PAD")},
+            {
+                "ice40/sb_lut4.v": ("SB_LUT4",),
+                "ice40/sb_ram40_4k.v": ("SB_RAM40_4K",),
+                "sb_pll40.v": ("SB_PLL40_CORE", "SB_PLL40_PAD"),
+            },
         ),
         CellModels(
             "ecp5",

@@ -5,7 +5,7 @@ Runs inside the simulator, with the core as top; `sim.core_run` prepares its job
 what it leaves. It judges nothing: whatever the core gives is written down and compared outside.
 
     job.json    classes, beats per image, passes [{name, first, count, idle, stall, seed}], ...
-    beats.npy   (N, beats, bytes a beat)            load.bin   weight load sent first, if there
+    beats.npy   (N, beats, bytes a beat)            <pass>.load   weight load before it, if there
     <pass>.npz  scores, lasts, labels per result beat; image_cycles, label_cycles; stuck
 
 Cycle t ends with clock edge t; a transfer in cycle t has valid and ready high at that edge. Python
@@ -46,10 +46,11 @@ async def stream_images(dut) -> None:
     for _ in range(4):
         await edge
     dut.rst.value = 0
-    if (folder / "load.bin").exists():
-        await _load(dut, edge, (folder / "load.bin").read_bytes())
     beats = np.load(folder / "beats.npy")
     for item in job["passes"]:
+        load = folder / f"{item['name']}.load"
+        if load.exists():
+            await _load(dut, edge, load.read_bytes())
         chosen = beats[item["first"] : item["first"] + item["count"]]
         rows = chosen.reshape(-1, beats.shape[2])
         words = [int.from_bytes(row.tobytes(), "little") for row in rows]

@@ -17,7 +17,7 @@ from xnorforge.gen.errors import ToolError
 from xnorforge.gen.network import Network
 from xnorforge.gen.tools import Progress
 from xnorforge.sim.reference import Result
-from xnorforge.sim.verilator import build_cocotb, environment, run_child
+from xnorforge.sim.verilator import build_cocotb, environment, power_up_options, run_child
 
 __all__ = ["CorePass", "CoreRun", "image_stream", "run_core"]
 
@@ -30,6 +30,7 @@ class CorePass:
     """Images `first` to `first + count` under one pattern of stalls.
 
     idle, stall: share of cycles in which the source offers nothing, the sink takes nothing.
+    load: a weight load sent before it; without one the core runs on what it holds.
     """
 
     name: str
@@ -38,6 +39,7 @@ class CorePass:
     idle: float = 0.0
     stall: float = 0.0
     seed: int = 0
+    load: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,16 @@ def run_core(
     images: np.ndarray,
     passes: list[CorePass],
     *,
-    load: bytes | None = None,
     timeout_cycles: int = 100_000,
     options: Sequence[str] = (),
+    seed: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, CoreRun]:
     """Stream images through module `xnorforge_core` of Verilog files, pass after pass.
 
-    load: a weight load sent first; without it the core runs on what it powers up with.
     timeout_cycles: without a transfer for so long, the core is stuck; later passes are left out.
-    options: more of Verilator's.
+    options: more of Verilator's. seed: what is not initialised powers up at random; without it,
+    as 0.
     Raises ToolError when the simulation does not build or run.
     """
     model = build_cocotb(sources, "xnorforge_core", _PORTS, options=options, progress=progress)
@@ -98,13 +100,17 @@ def run_core(
             "classes": network.classes,
             "beats": beats.shape[1],
             "timeout_cycles": timeout_cycles,
-            "passes": [vars(item) for item in passes],
+            "passes": [
+                {key: value for key, value in vars(item).items() if key != "load"}
+                for item in passes
+            ],
         }
         (folder / "job.json").write_text(json.dumps(job))
         np.save(folder / "beats.npy", beats)
-        if load is not None:
-            (folder / "load.bin").write_bytes(load)
-        _simulate(model, folder, progress)
+        for item in passes:
+            if item.load is not None:
+                (folder / f"{item.name}.load").write_bytes(item.load)
+        _simulate(model, folder, power_up_options(seed), progress)
         found = {}
         for item in passes:
             path = folder / f"{item.name}.npz"
@@ -114,15 +120,16 @@ def run_core(
         return found
 
 
-def _simulate(model: Path, folder: Path, progress: Progress | None) -> None:
+def _simulate(model: Path, folder: Path, options: Sequence[str], progress: Progress | None) -> None:
     # The runner changes its process's environment and prints: it gets a process of its own.
     script = (
         "import sys\n"
         "from cocotb_tools.runner import get_results, get_runner\n"
-        "model, folder = sys.argv[1:]\n"
+        "model, folder, *options = sys.argv[1:]\n"
         "results = get_runner('verilator').test(hdl_toplevel='xnorforge_core',\n"
         "    hdl_toplevel_lang='verilog', test_module='xnorforge.sim.cocotb_core',\n"
-        "    build_dir=model, test_dir=folder, results_xml=folder + '/results.xml')\n"
+        "    build_dir=model, test_dir=folder, results_xml=folder + '/results.xml',\n"
+        "    plusargs=options)\n"
         "sys.exit(get_results(results)[1])\n"
     )
     env = {**environment(), "XNORFORGE_JOB": str(folder), "COCOTB_LOG_LEVEL": "WARNING"}
@@ -134,7 +141,7 @@ def _simulate(model: Path, folder: Path, progress: Progress | None) -> None:
             name, done, wanted = mark.read_text().split()
             progress(f"simulating the core, {name}: {100 * int(done) // int(wanted)} %")
 
-    command = [sys.executable, "-c", script, str(model), str(folder)]
+    command = [sys.executable, "-c", script, str(model), str(folder), *options]
     status = run_child(command, cwd=folder, log=log, env=env, poll=report)
     if status != 0:
         lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Synthesise one component and simulate the mapped cells.
 
-    component -> RTLIL -> yosys synth_<family> -> vendor cell models -> and-inverter graph
+    component -> RTLIL -> yosys synth_<family> -> yosys' cell models -> and-inverter graph
 
 Made for checking that synthesis kept a circuit's meaning: yosys' own cell models say what the
 cells do, and the graph (ASCII AIGER: inputs, latches, two-input ands) is evaluated here.

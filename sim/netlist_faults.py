@@ -4,6 +4,7 @@
     lut      one bit of one look-up table's truth table turned
     memory   one bit of what a memory powers up with turned
     net      one input of one look-up table cut off: it reads 0
+    write    the write enable of one memory cut off: it keeps what it powered up with
 
 A fault that no image can show proves nothing: `plant_in_netlist` simulates until one does.
 """
@@ -21,13 +22,20 @@ from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.errors import ModelError
 from xnorforge.gen.tools import Progress
 from xnorforge.sim.compare import compare
-from xnorforge.sim.netlist_level import NetlistModel, family_name, find_netlist, run_netlist
+from xnorforge.sim.netlist_level import (
+    LOADED_IMAGES,
+    NetlistModel,
+    family_name,
+    find_netlist,
+    run_netlist,
+)
 from xnorforge.sim.netlist_verilog import MappedNetlist
-from xnorforge.sim.reference import Executor, Result
+from xnorforge.sim.other_model import other_model
+from xnorforge.sim.reference import Executor
 
 __all__ = ["NETLIST_FAULT_KINDS", "NetlistFault", "plant_in_netlist"]
 
-NETLIST_FAULT_KINDS = ("lut", "memory", "net")
+NETLIST_FAULT_KINDS = ("lut", "memory", "net", "write")
 
 _LUTS = {"SB_LUT4": "LUT_INIT", **dict.fromkeys(("LUT1", "LUT2", "LUT3", "LUT4"), "INIT")}
 _LUT_INPUTS = ("I0", "I1", "I2", "I3", "A", "B", "C", "D")
@@ -38,6 +46,20 @@ _MEMORIES = {
     **dict.fromkeys(("SP", "SPX9", "SDPB", "SDPX9B", "DPB", "DPX9B"), "INIT_RAM_"),
     **dict.fromkeys(("RAM16SDP1", "RAM16SDP2", "RAM16SDP4"), "INIT_"),
 }
+_WRITE_ENABLES = {
+    "SB_RAM40_4K": ("WE", "WCLKE"),
+    "SB_SPRAM256KA": ("WREN",),
+    "DP16KD": ("WEA", "WEB"),
+    **dict.fromkeys(("SP", "SPX9"), ("WRE",)),
+    **dict.fromkeys(("SDPB", "SDPX9B"), ("CEA",)),
+    **dict.fromkeys(("DPB", "DPX9B"), ("WREA", "WREB")),
+    **dict.fromkeys(
+        ("TRELLIS_DPR16X4", "RAM16SDP1", "RAM16SDP2", "RAM16SDP4"),
+        ("WRE",),
+    ),
+}
+_CUT = ("net", "write")
+_CONSTANTS = ("GND", "VCC")  # cells of Gowin
 _TRIES = 12
 
 
@@ -53,17 +75,17 @@ class NetlistFault:
 
     @property
     def description(self) -> str:
-        what = "input reads 0" if self.kind == "net" else "bit is turned"
+        what = "input reads 0" if self.kind in _CUT else "bit is turned"
         return f"{self.cell_type} {self.cell}: {self.place}[{self.bit}] {what}"
 
     def apply(self, netlist: MappedNetlist) -> MappedNetlist:
         """The netlist with the fault. Raises ModelError when it has not that cell."""
         cell = netlist.cells.get(self.cell)
-        part = "connections" if self.kind == "net" else "parameters"
+        part = "connections" if self.kind in _CUT else "parameters"
         if cell is None or self.place not in cell[part]:
             raise ModelError(f"The netlist has no {self.place} of a cell {self.cell}")
         value: Any = cell[part][self.place]
-        if self.kind == "net":
+        if self.kind in _CUT:
             value = [*value[: self.bit], "0", *value[self.bit + 1 :]]
         else:
             at = len(value) - 1 - self.bit
@@ -88,16 +110,24 @@ def plant_in_netlist(
     if kind not in NETLIST_FAULT_KINDS:
         raise ModelError(f"Fault must be one of {', '.join(NETLIST_FAULT_KINDS)}, not {kind!r}")
     netlist = find_netlist(bundle, progress=progress).netlist
+    # A memory that is not written shows only when another model is loaded.
+    loaded = kind == "write"
+    images = images[:LOADED_IMAGES] if loaded else images
     expected = Executor(bundle.network).run(images)
+    other = other_model(bundle.network, bundle.plan, images) if loaded else None
     faults = _candidates(netlist, kind, [layer.name for layer in bundle.network.layers])
     random.Random(seed).shuffle(faults)
     for number, fault in enumerate(faults[:_TRIES]):
         if progress is not None:
             progress(f"planting a fault, try {number + 1}: {fault.description}")
         with NetlistModel(fault.apply(netlist), family_name(bundle)) as model:
-            found = run_netlist(bundle, model, images, loaded=False, progress=progress).results
-        (got,) = found.values()
-        if compare(expected, Result(got.scores, got.labels)).first is not None:
+            found = run_netlist(
+                bundle, model, images, loaded=loaded, other=other, progress=progress
+            ).results
+        wanted = dict.fromkeys(found, expected)
+        if other is not None:
+            wanted["other_model"] = other.result
+        if any(compare(wanted[name], got).first is not None for name, got in found.items()):
             return fault
     raise ModelError(f"None of {min(_TRIES, len(faults))} {kind} faults changes these images")
 
@@ -109,6 +139,13 @@ def _candidates(netlist: MappedNetlist, kind: str, layers: Sequence[str]) -> lis
     a layer's arithmetic and not of its stores, where there are such names; else any.
     """
     found = []
+    fixed = {
+        bit
+        for cell in netlist.cells.values()
+        if cell["type"] in _CONSTANTS
+        for bits in cell["connections"].values()
+        for bit in bits
+    }
     for name, cell in netlist.cells.items():
         cell_type = cell["type"]
         if kind == "memory" and cell_type in _MEMORIES:
@@ -127,6 +164,13 @@ def _candidates(netlist: MappedNetlist, kind: str, layers: Sequence[str]) -> lis
             places = [
                 (port, 0) for port, bits in pins if port in _LUT_INPUTS and isinstance(bits[0], int)
             ]
+        elif kind == "write" and cell_type in _WRITE_ENABLES:
+            places = [
+                (port, 0)
+                for port in _WRITE_ENABLES[cell_type]
+                for bit in cell["connections"].get(port, [])
+                if isinstance(bit, int) and bit not in fixed
+            ]
         else:
             continue
         found += [NetlistFault(kind, name, cell_type, *place) for place in places]
@@ -135,7 +179,11 @@ def _candidates(netlist: MappedNetlist, kind: str, layers: Sequence[str]) -> lis
         fault
         for fault in found
         if any(f"{layer}." in fault.cell for layer in wanted)
-        and (kind == "memory" or "store" not in fault.cell)
+        and (
+            "store" in fault.cell
+            if kind == "write"
+            else kind == "memory" or "store" not in fault.cell
+        )
     ]
     return likely or found
 

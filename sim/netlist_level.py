@@ -6,7 +6,8 @@
         a bare device's core: under the bench of `core_run`
 
 The memories power up with what the netlist holds; what nobody initialises, and bits that the
-netlist leaves open, are random. Images run on that, and again after a load over the link.
+netlist leaves open, are random. Images run on that, again after a load of the same weights, and
+after one of another model: only this needs every memory to be written.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ from xnorforge.sim.board import VirtualBoard
 from xnorforge.sim.cell_models import CELL_MODELS, UsedModels
 from xnorforge.sim.core_run import CorePass, CoreRun, run_core
 from xnorforge.sim.netlist_verilog import MappedNetlist
+from xnorforge.sim.other_model import OtherModel
 from xnorforge.sim.reference import Result
 from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.errors import AcceleratorError
@@ -51,7 +54,7 @@ _NEVER = 1 << 62
 _OPTIONS = ("--x-assign", "unique", "--x-initial", "unique")
 _LOAD_CYCLES = 40_000_000  # a longer second load is left out: minutes
 LOADED_IMAGES = 20
-"""Images that run again after a load over the link."""
+"""Images that run again after a load over the link, and with another model."""
 
 
 @dataclass(frozen=True)
@@ -145,32 +148,38 @@ def run_netlist(
     *,
     load: bytes | None = None,
     loaded: bool = True,
+    other: OtherModel | None = None,
     progress: Progress | None = None,
 ) -> NetlistRun:
     """Run images on the netlist of a bundle, or on one with a fault.
 
-    Passes: "powered_up", on the weights that the netlist holds, and "loaded", fewer images after a
-    load over the link (with `loaded`). load: another weight load; then only "loaded" runs, with
-    all images, as where the memories hold nothing at power-up. A driver that gives up leaves its
-    pass without results.
+    Passes: "powered_up", on the weights that the netlist holds; with `loaded`: "loaded", the first
+    `LOADED_IMAGES` after a load over the link, and with `other`: "other_model", as many after the
+    load of another model. load: another weight load; then only "loaded" runs, with all images, as
+    it does where the memories hold nothing at power-up. A driver that gives up leaves its pass
+    without results.
     """
     fresh = not core_parts(bundle.network, bundle.plan).must_load
     if bundle.plan.board is None:
-        return _on_bench(bundle, model, images, load, fresh, progress)
+        return _on_bench(bundle, model, images, load, fresh, other if loaded else None, progress)
     plan = bundle.plan
     divisor = baud_divisor(plan.clock_hz, plan.baud)
     size = (bundle.path / "weights.bin").stat().st_size
     notes = ["the PLL was replaced by a model and the pins by a simulated UART"]
-    passes = {"powered_up": len(images), "loaded": min(len(images), LOADED_IMAGES)}
+    few = min(len(images), LOADED_IMAGES)
+    boards = [{"powered_up": len(images)}]  # passes of each
     if load is not None or not fresh:
-        passes = {"loaded": len(images)}
-    elif not loaded or size == 0:
-        del passes["loaded"]
-    elif size * 10 * divisor > _LOAD_CYCLES:
-        del passes["loaded"]
-        notes.append("no load over the link was made: it would take minutes")
-    results = {}
-    for name, count in passes.items():
+        boards = [{"loaded": len(images)}]
+    if load is None and loaded:
+        if size * 10 * divisor > _LOAD_CYCLES:
+            notes.append("no other weights were loaded over the link: it would take minutes")
+        else:
+            if fresh:
+                boards.append({"loaded": few})
+            if other is not None:
+                boards[-1]["other_model"] = few
+    results = {name: _nothing(bundle) for passes in boards for name in passes}
+    for passes in boards:
         with VirtualBoard.from_verilog(
             model.sources,
             baud_divisor=divisor,
@@ -179,29 +188,28 @@ def run_netlist(
             seed=model.seed,
             progress=progress,
         ) as board:
-            if progress is not None:
-                progress(f"running {count} images through the netlist and the driver, {name}")
+            name = next(iter(passes))
             try:
-                results[name] = _drive(bundle, board, images[:count], name == "loaded", load)
+                with Accelerator.open(
+                    bundle.path,
+                    board.socket,
+                    load="never" if name == "powered_up" else "always",
+                    timeout=_TIMEOUT_S,
+                    clock=partial(board.seconds, plan.clock_hz),
+                ) as accelerator:
+                    for name, count in passes.items():
+                        if progress is not None:
+                            progress(
+                                f"running {count} images through the netlist and the driver, {name}"
+                            )
+                        if name == "other_model" and other is not None:
+                            accelerator.load_weights(other.load)
+                        elif load is not None:
+                            accelerator.load_weights(load)
+                        results[name] = Result(*accelerator.results(images[:count]))
             except AcceleratorError as error:
                 notes.append(f"{name}: the driver gave up: {error}")
-                results[name] = _nothing(bundle)
     return NetlistRun(results, tuple(notes))
-
-
-def _drive(
-    bundle: Bundle, board: VirtualBoard, images: np.ndarray, loaded: bool, load: bytes | None
-) -> Result:
-    with Accelerator.open(
-        bundle.path,
-        board.socket,
-        load="always" if loaded else "never",
-        timeout=_TIMEOUT_S,
-        clock=lambda: board.seconds(bundle.plan.clock_hz),
-    ) as accelerator:
-        if load is not None:
-            accelerator.load_weights(load)
-        return Result(*accelerator.results(images))
 
 
 def _on_bench(
@@ -210,27 +218,39 @@ def _on_bench(
     images: np.ndarray,
     load: bytes | None,
     fresh: bool,
+    other: OtherModel | None,
     progress: Progress | None,
 ) -> NetlistRun:
-    """The core alone under cocotb; it is loaded only where it must be."""
-    name = "powered_up" if fresh and load is None else "loaded"
-    if not fresh and load is None:
-        load = (bundle.path / "weights.bin").read_bytes()
+    """The core alone under cocotb."""
+    few = min(len(images), LOADED_IMAGES)
+    weights = (bundle.path / "weights.bin").read_bytes()
+    if load is not None or not fresh:
+        passes = [CorePass("loaded", 0, len(images), load=load or weights)]
+    else:
+        passes = [CorePass("powered_up", 0, len(images))]
+        if other is not None:
+            passes.append(CorePass("loaded", 0, few, load=weights))
+    if other is not None and load is None:
+        passes.append(CorePass("other_model", 0, few, load=other.load))
     predicted = bundle.manifest["predicted"]
     runs = run_core(
         model.sources,
         bundle.network,
         bundle.plan.lanes,
         images,
-        [CorePass(name, 0, len(images))],
-        load=load,
+        passes,
         timeout_cycles=20_000
         + 4 * int(predicted["first_output_cycles"] + predicted["interval_cycles"]),
         options=_OPTIONS,
+        seed=model.seed,
         progress=progress,
     )
+    results = {
+        item.name: runs[item.name].result if item.name in runs else _nothing(bundle)
+        for item in passes
+    }
     note = "the core alone was run: the bundle is for a bare device, without a top"
-    return NetlistRun({name: runs[name].result}, (note,), runs[name])
+    return NetlistRun(results, (note,), runs[passes[0].name])
 
 
 def _nothing(bundle: Bundle) -> Result:

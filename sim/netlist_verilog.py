@@ -35,12 +35,12 @@ _PLLS = ("SB_PLL40_CORE", "SB_PLL40_PAD", "EHXPLLL", "rPLL")  # have many inputs
 class MappedNetlist:
     """The top module of a netlist, and the ports of the cell types that it is made of.
 
-    top: its name. module: its part of the JSON. ports: {cell type: {port: direction}}.
+    top: its name. module: its part of the JSON. ports: {cell type: {port: (direction, width)}}.
     """
 
     top: str
     module: dict[str, Any]
-    ports: dict[str, dict[str, str]]
+    ports: dict[str, dict[str, tuple[str, int]]]
 
     @classmethod
     def read(cls, path: Path, top: str = "top") -> MappedNetlist:
@@ -54,7 +54,10 @@ class MappedNetlist:
         if unmapped:
             raise ToolError(f"{path} has cells that are not mapped: {', '.join(unmapped)}")
         ports = {
-            name: {port: item["direction"] for port, item in modules[name]["ports"].items()}
+            name: {
+                port: (item["direction"], len(item["bits"]))
+                for port, item in modules[name]["ports"].items()
+            }
             for name in types
         }
         return cls(top, module, ports)
@@ -108,8 +111,7 @@ class MappedNetlist:
             )
             pins = [f".{port}({word(bits)})" for port, bits in cell["connections"].items() if bits]
             if cell["type"] == "LUT4":
-                inputs = {port for port, way in self.ports["LUT4"].items() if way == "input"}
-                pins += [f".{port}({bit('x')})" for port in sorted(inputs - {*cell["connections"]})]
+                pins += [f".{port}({bit('x')})" for port in self._open_inputs(cell)]
             lines.append(f"  // {name}")
             lines.append(
                 f"  {cell['type']} {f'#({settings}) ' if settings else ''}c{index} "
@@ -123,6 +125,14 @@ class MappedNetlist:
             for connection in cell["connections"].values():
                 bits += connection
         return {bit for bit in bits if isinstance(bit, int)}
+
+    def _open_inputs(self, cell: dict[str, Any]) -> list[str]:
+        """Inputs of a cell that nothing is connected to."""
+        return sorted(
+            port
+            for port, (direction, _) in self.ports[cell["type"]].items()
+            if direction == "input" and not cell["connections"].get(port)
+        )
 
     def _check(self) -> None:
         driven: set[int] = set()
@@ -138,17 +148,22 @@ class MappedNetlist:
                 drive(port["bits"], f"port {name}")
         for name, cell in self.cells.items():
             for port, bits in cell["connections"].items():
-                direction = self.ports[cell["type"]].get(port)
+                direction, width = self.ports[cell["type"]].get(port, ("", 0))
                 if direction not in ("input", "output"):
                     raise ToolError(f"Cell {name} ({cell['type']}) has an unknown port {port}")
+                if len(bits) not in (0, width):
+                    raise ToolError(
+                        f"Cell {name} ({cell['type']}) has {len(bits)} bits on port {port}, "
+                        f"which has {width}"
+                    )
                 if direction == "output":
                     drive(bits, f"cell {name}")
-            inputs = {port for port, way in self.ports[cell["type"]].items() if way == "input"}
-            missing = inputs - cell["connections"].keys() - _OPEN_INPUTS.get(cell["type"], set())
+            may_be_open = _OPEN_INPUTS.get(cell["type"], set())
+            missing = [port for port in self._open_inputs(cell) if port not in may_be_open]
             if missing and cell["type"] not in _PLLS:
-                raise ToolError(f"Cell {name} ({cell['type']}) has nothing on {sorted(missing)}")
+                raise ToolError(f"Cell {name} ({cell['type']}) has nothing on {missing}")
             for first, second in _CLOCK_PAIRS:
-                clocks = [cell["connections"].get(port, ["x"])[0] for port in (first, second)]
+                clocks = [(cell["connections"].get(port) or ["x"])[0] for port in (first, second)]
                 if clocks[0] != clocks[1] and all(isinstance(clock, int) for clock in clocks):
                     raise ToolError(f"Cell {name} runs on two clocks, which its model does not")
         undriven = self._nets() - driven

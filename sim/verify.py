@@ -7,6 +7,9 @@
     netlist     the mapped netlist that place and route takes: the complete top behind the real
                 driver, all images, as it powers up and after a load = the executor
 
+Loads over the link are of the bundle's weights and then of another model, random numbers: a memory
+that cannot be written goes on holding what it powered up with, and only that shows it.
+
 Nothing is shared between the two sides of a comparison but the bundle: the expected scores come
 from `network.npz`, the circuit holds `accelerator.v` and `weights.bin`.
 """
@@ -39,6 +42,7 @@ from xnorforge.sim.netlist_level import (
     find_netlist,
     run_netlist,
 )
+from xnorforge.sim.other_model import OtherModel, other_model
 from xnorforge.sim.reference import Executor, Result
 from xnorforge.sw.driver import Accelerator
 
@@ -193,14 +197,20 @@ def verify(
             verilog, load = _under_test(bundle, fault, Path(folder))
             runs = _core(bundle, verilog, images, load, stalls, progress)
             fresh = None if fault is None else load
-            found, notes = _shell(bundle, verilog, images[:shell_images], fresh, progress)
+            shown = images[:shell_images]
+            other = None
+            if fault is None:
+                other = other_model(bundle.network, bundle.plan, shown)
+            found, notes = _shell(bundle, verilog, shown, fresh, other, progress)
         for name, run in runs.items():
             count = len(images) if name == "core" else min(len(images), _STALLED_IMAGES)
             comparisons[name] = compare(_part(expected, count), run.result)
         got = runs["core"].result
         cycles = _cycles(bundle, runs["core"])
-        if found is not None:
-            comparisons["shell"] = compare(_part(expected, shell_images), found)
+        if found:
+            comparisons["shell"] = compare(_part(expected, shell_images), found[0])
+        if other is not None and found:
+            comparisons["shell_other_model"] = compare(other.result, found[1])
         tools = _versions("verilator")
     elif level == "netlist":
         mapped = _Mapped(bundle, images, fault, progress)
@@ -257,6 +267,9 @@ class _Mapped:
         progress: Progress | None,
     ) -> None:
         planted = fault if isinstance(fault, Fault) else None
+        self._other = None
+        if planted is None:
+            self._other = other_model(bundle.network, bundle.plan, images[:LOADED_IMAGES])
         with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
             verilog, load = _under_test(bundle, planted, Path(folder))
             found = find_netlist(bundle, verilog, progress=progress)
@@ -265,7 +278,12 @@ class _Mapped:
             mapped = fault.apply(mapped)
         with NetlistModel(mapped, family_name(bundle)) as model:
             self._run = run_netlist(
-                bundle, model, images, load=None if planted is None else load, progress=progress
+                bundle,
+                model,
+                images,
+                load=None if planted is None else load,
+                other=self._other,
+                progress=progress,
             )
             self.notes = (str(model.models), *self._run.notes)
         self.netlist = {
@@ -281,7 +299,10 @@ class _Mapped:
         found = {}
         for name, result in self._run.results.items():
             count = len(expected.labels) if name == self._first else LOADED_IMAGES
-            found[name] = compare(_part(expected, count), result)
+            wanted = _part(expected, count)
+            if name == "other_model" and self._other is not None:
+                wanted = self._other.result
+            found[name] = compare(wanted, result)
         return found
 
     @property
@@ -322,7 +343,7 @@ def _core(
     stalls: bool,
     progress: Progress | None,
 ) -> dict[str, CoreRun]:
-    passes = [CorePass("core", 0, len(images))]
+    passes = [CorePass("core", 0, len(images), load=load)]
     if stalls:
         count = min(len(images), _STALLED_IMAGES)
         passes.append(CorePass("core_stalled", 0, count, _IDLE, _STALL, seed=1))
@@ -334,7 +355,6 @@ def _core(
         bundle.plan.lanes,
         images,
         passes,
-        load=load,
         timeout_cycles=timeout,
         progress=progress,
     )
@@ -356,17 +376,22 @@ def _shell(
     verilog: Path,
     images: np.ndarray,
     load: bytes | None,
+    other: OtherModel | None,
     progress: Progress | None,
-) -> tuple[Result | None, tuple[str, ...]]:
-    """The complete top behind the real driver; the weights always go over the link."""
+) -> tuple[list[Result], tuple[str, ...]]:
+    """The complete top behind the real driver; the weights always go over the link, and then
+    those of another model."""
     if bundle.plan.board is None:
-        return None, ("no shell was run: the bundle is for a bare device, without a top",)
+        return [], ("no shell was run: the bundle is for a bare device, without a top",)
     with VirtualBoard(bundle.path, verilog=verilog, progress=progress) as board:
         if progress is not None:
             progress(f"running {len(images)} images through the top and the driver")
         with Accelerator.open(bundle.path, board.socket, load="always") as accelerator:
             if load is not None:
                 accelerator.load_weights(load)
-            scores, labels = accelerator.results(images)
+            results = [Result(*accelerator.results(images))]
+            if other is not None:
+                accelerator.load_weights(other.load)
+                results.append(Result(*accelerator.results(images)))
     note = "in the shell run the PLL was replaced by a model and the pins by a simulated UART"
-    return Result(scores, labels), (note,)
+    return results, (note,)

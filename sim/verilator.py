@@ -31,6 +31,7 @@ __all__ = [
     "build_program",
     "environment",
     "lint",
+    "power_up_options",
     "run_child",
 ]
 
@@ -73,6 +74,12 @@ def environment() -> dict[str, str]:
     # The wheel was configured without a precompiled-header flag, and bigger designs use it.
     found["MAKEFLAGS"] = "CFG_CXXFLAGS_PCH_I=-include"
     return found
+
+
+def power_up_options(seed: int | None) -> list[str]:
+    """Arguments of a model built with `--x-initial unique`: what is not initialised powers up at
+    random by a seed, or without one as 0."""
+    return [] if seed is None else ["+verilator+rand+reset+2", f"+verilator+seed+{seed}"]
 
 
 def lint(sources: Sequence[Path], top: str) -> None:

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
@@ -39,12 +37,12 @@ class _SeedsType(click.ParamType):
             return value
         if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
             self.fail(f"{value!r} is neither a number of seeds nor a list like 1-32 or 3,5,8.")
-        if value.isdigit():
-            value = f"1-{value}"
         found: list[int] = []
         for part in value.split(","):
             first, _, last = part.partition("-")
             low, high = int(first), int(last or first)
+            if value.isdigit():
+                low = 1
             if high < low:
                 self.fail(f"{part!r} holds no seed.")
             if high - low >= MOST_SEEDS or len(found) >= MOST_SEEDS:
@@ -81,11 +79,15 @@ jobs_option = click.option(
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Says, when it is interrupted, that nothing is lost."""
+    """Says, when it is interrupted, that nothing is lost, where the step cache keeps anything."""
+    from xnorforge.gen.build_cache import StepCache
+
+    kept = StepCache().limit_bytes > 0
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        click.echo("What has finished is kept: the same command goes on from here", err=True)
+        if kept:
+            click.echo("What has finished is kept: the same command goes on from here", err=True)
         raise
 
 
@@ -185,13 +187,14 @@ def fastest_plan(
 ) -> Any:
     """The search of `compile --max --prove`."""
     from xnorforge.gen.build_flow import DEFAULT_SEEDS
+    from xnorforge.gen.build_result import scratch
     from xnorforge.gen.max_search import fastest_build
 
-    with resumable(), tempfile.TemporaryDirectory(prefix="xnorforge-max-") as folder:
+    with resumable(), scratch("xnorforge-max-") as space:
         return fastest_build(
             network,
             str(board),
-            Path(folder),
+            space.folder,
             seeds=seeds or DEFAULT_SEEDS,
             jobs=jobs,
             progress=say,
@@ -205,7 +208,11 @@ def print_search(found: Any) -> None:
     rows = [
         (
             f"{attempt.clock_hz / 1e6:.3f}",
-            "[green]closes[/]" if attempt.closed else "[red]fails[/]",
+            "[green]closes[/]"
+            if attempt.closed
+            else "not decided"
+            if attempt.undecided
+            else "[red]fails[/]",
             len(attempt.seeds),
             f"{attempt.fmax_hz / 1e6:.2f}",
         )

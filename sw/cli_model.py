@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def inspect(
 
     network = _load(model, input_scale, input_offset, pixel, topology)
     fits: dict[str, Any] = {}
-    seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+    seen: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
     with steps("Looking at boards"):
         for name, board in BOARDS.items():
             # Boards of one device, clock and baud rate differ in their pins only.
@@ -103,11 +104,16 @@ def inspect(
                 try:
                     plan = make_plan(network, board=name)
                 except PlanError as error:
-                    seen[site] = {"fits": False, "reason": str(error)}
+                    seen[site] = name, {"fits": False, "reason": str(error)}
                 else:
                     used = estimate(network, plan)
-                    seen[site] = {"fits": True, **{k: v for k, v in used.items() if k != "parts"}}
-            fits[name] = seen[site]
+                    used = {key: value for key, value in used.items() if key != "parts"}
+                    seen[site] = name, {"fits": True, **used}
+            first, found = seen[site]
+            if "reason" in found:  # it names the board, but not in quotes, as it does the model
+                own = rf"(?<![\w'-]){re.escape(first)}(?![\w'-])"
+                found = {**found, "reason": re.sub(own, name, found["reason"])}
+            fits[name] = found
     if as_json:
         emit({**summarise(network), "boards": fits})
         return

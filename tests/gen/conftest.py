@@ -65,6 +65,22 @@ class Chain:
         params = [np.asarray(p, self.dtype) for p in (gamma, beta, mean, variance)]
         return self.node("BatchNormalization", self.X, *params, epsilon=epsilon)
 
+    def quant(
+        self,
+        scale: object,
+        bits: int,
+        *,
+        signed: int = 1,
+        narrow: int = 0,
+        zero: float = 0.0,
+        **options,
+    ) -> Chain:
+        """QONNX's Quant."""
+        parameters = [np.asarray(value, self.dtype) for value in (scale, zero, float(bits))]
+        return self.node(
+            "Quant", self.X, *parameters, domain=QONNX, signed=signed, narrow=narrow, **options
+        )
+
     def model(self) -> onnx.ModelProto:
         element = helper.np_dtype_to_tensor_dtype(self.dtype)
         graph = helper.make_graph(

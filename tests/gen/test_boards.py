@@ -227,8 +227,12 @@ led = { site = "B2" }
     [
         ("25_000_000", '"25 MHz"', "line 5: field 'oscillator_hz' must be an integer, "
          "not '25 MHz'"),
-        ("25_000_000", "2_000_000", "line 7: field 'clock_hz' does not suit the PLL: "
+        ("25_000_000", "2_000_000", "line 5: field 'oscillator_hz' does not suit the PLL: "
          "EHXPLLL input"),
+        ("100_000_000", "9" * 400, "line 7: field 'clock_hz' must be positive, and at most 1,000"),
+        ("baud = 1_000_000", f"baud = {'9' * 400}", "line 8: field 'baud' must be positive, and "
+         "at most 1,000,000,000"),
+        ("baud = 1_000_000", f"baud = {'9' * 5000}", "cannot be read: .*4300 digits"),
         ("baud = 1_000_000", "baud = 0", "line 8: field 'baud' must be positive, not 0"),
         ("baud = 1_000_000", "baud = true", "line 8: field 'baud' must be an integer"),
         ("baud = 1_000_000", "baud = 9_600_000", "line 8: field 'baud' does not suit the clock: .* "
@@ -247,6 +251,8 @@ led = { site = "B2" }
         ('"--board", "ulx3s"', "1", "line 9: field 'loader' must be a list of strings, not .1."),
         ('loader = ["--board", "ulx3s"]', 'programmer = "dfu"', "line 9: field 'programmer' must "
          "have {} where"),
+        ('loader = ["--board", "ulx3s"]', "programmer = \"dfu '{}\"", "line 9: field 'programmer' "
+         "is no command line .No closing quotation"),
         ("led_active_low = true", "led_active_low = 1", "line 10: field 'led_active_low' must be "
          "true or false, not 1"),
         ("clk_in = {", "clk = {", "line 12: field 'pins.clk_in' is missing"),

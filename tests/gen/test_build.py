@@ -20,11 +20,11 @@ from amaranth.back import rtlil
 
 from xnorforge.gen import build as build_module
 from xnorforge.gen import build_cache, build_flow
-from xnorforge.gen.boards import BOARDS
+from xnorforge.gen.boards import BOARDS, baud_divisor
 from xnorforge.gen.build import TimingError, build_verilog
 from xnorforge.gen.constraints import read_timing
 from xnorforge.gen.devices import DEVICES
-from xnorforge.gen.errors import BundleError, PlanError, ToolError
+from xnorforge.gen.errors import BundleError, OverfullError, PlanError, RouteError, ToolError
 from xnorforge.gen.tools import run_tool
 from xnorforge.hw.pll import Pll
 
@@ -209,7 +209,9 @@ def test_unmet_timing_tries_all_seeds_and_names_a_clock_that_would_do(tmp_path):
 @pytest.mark.routing
 def test_design_larger_than_the_device_is_named(tmp_path):
     write_verilog(tmp_path, BOARDS["icebreaker"].pll_config(), cells=5400)
-    with pytest.raises(PlanError, match=r"does not fit ice40-up5k: it takes 5\d+ ICESTORM_LC, the"):
+    with pytest.raises(
+        OverfullError, match=r"does not fit ice40-up5k: it takes 5\d+ ICESTORM_LC, the"
+    ):
         make(tmp_path, "icebreaker")
     assert not (tmp_path / "build").exists()
 
@@ -352,6 +354,66 @@ def test_other_version_of_a_tool_runs_again(tmp_path, fake_tools):
     metadata.write_text(metadata.read_text().replace("1.0", "1.1"))
     assert not tiny(tmp_path).cached
     assert fake_tools.calls() == ["yosys", "seed 1", "icepack"]
+
+
+@pytest.mark.parametrize("name", ["synthesis_script", "constraint_files", "place_and_route_args"])
+def test_what_tools_are_told_is_part_of_a_result(tmp_path, fake_tools, monkeypatch, name):
+    tiny(tmp_path)
+    assert tiny(tmp_path).cached
+    fake_tools.calls()
+    real = getattr(build_flow, name)
+
+    def other(*words, **options):
+        told = real(*words, **options)
+        if isinstance(told, dict):
+            return {file: f"{text}# more\n" for file, text in told.items()}
+        return f"{told}# more\n" if isinstance(told, str) else [*told, "--more"]
+
+    monkeypatch.setattr(build_flow, name, other)
+    assert not tiny(tmp_path).cached
+    assert fake_tools.calls()[0] == ("yosys" if name == "synthesis_script" else "seed 1")
+
+
+def test_clock_that_is_advised_suits_the_baud_rate(tmp_path, fake_tools):
+    fake_tools.plan({"fmax": 18.4})
+    with pytest.raises(TimingError) as error:
+        tiny(tmp_path)
+    assert error.value.clock_hz == 18.375e6
+    with pytest.raises(PlanError, match="would be off by"):
+        baud_divisor(18.375e6, 1_000_000)
+    with pytest.raises(TimingError) as error:
+        tiny(tmp_path, baud=1_000_000)
+    assert baud_divisor(error.value.clock_hz, 1_000_000) == 18
+
+
+def test_placement_that_finds_no_way_is_told_from_a_tool_that_crashed(tmp_path, fake_tools):
+    fake_tools.plan({"fmax": 31.0, "crash": "exit"})
+    with pytest.raises(RouteError, match=r"Unable to place cell 'odd'.*1 other seeds failed too"):
+        tiny(tmp_path, seeds=(1, 2))
+    fake_tools.plan({"fmax": 31.0, "crash": "exit"}, s2={"crash": "kill"})
+    with pytest.raises(ToolError, match="SIGKILL") as error:
+        tiny(tmp_path, seeds=(1, 2))
+    assert not isinstance(error.value, RouteError)
+
+
+@pytest.mark.parametrize(
+    "line, answer",
+    [
+        ("ERROR: Unable to find legal placement for all cells, design is probably at", True),
+        ("ERROR: Unable to find legal placement for cell 'a' of type 'b' after 3 attempts", True),
+        ("ERROR: Unable to place cell 'a', no BELs remaining to implement cell type 'b'", True),
+        ("ERROR: Failed to expand region (0, 0) |_> (25, 31) of 5300 ICESTORM_LCs", True),
+        ("ERROR: Failed to route arc 0.1 of net 'a', from b to c.", True),
+        ("ERROR: failed to place chain starting at cell 'a'", True),
+        ("ERROR: Failed to open JSON file 'netlist.json'", False),
+        ("ERROR: PLL 'pll' couldn't be placed anywhere, no suitable BEL found", False),
+    ],
+)
+def test_words_of_place_and_route_that_are_an_answer(tmp_path, line, answer):
+    (tmp_path / "seed1.log").write_text(f"Info: placing\n{line}\n")
+    flow = build_flow.Flow(tmp_path, BOARDS["icebreaker"], tmp_path, tmp_path)
+    found = flow._refuse_overfull("seed1.log", ToolError("failed"))
+    assert isinstance(found, RouteError) == answer
 
 
 def test_force_runs_every_step(tmp_path, fake_tools):

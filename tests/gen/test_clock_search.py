@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def test_seeds_and_clocks_are_told_as_they_end(search, fake_tools):
     assert "survey: synthesis" in lines
     assert any(re.match(r"[\d.]+ MHz: place and route, seed 5", line) for line in lines)
     item = json.loads(json.dumps(found.to_json()))
-    assert item["attempts"][-1]["closed"] is False or item["attempts"][0]["closed"]
+    assert item["attempts"][-1]["closed"] is False
     assert item["next_hz"] == found.next_hz and item["survey"]["fmax_hz"] == {"5": 31e6, "6": 31e6}
     assert f"{found.next_hz / 1e6:g} MHz, fails with every seed" in str(found)
     assert "survey: 31.00 MHz at best" in str(found)
@@ -179,6 +180,31 @@ def test_crashed_seed_does_not_stop_the_search(search, fake_tools):
     found = search(seeds=(1, 2))
     assert found.seed == 2 and found.clock_hz == below(31e6)
     assert "1: -" in str(found)
+
+
+@pytest.mark.parametrize(
+    "seeds, lost",
+    [({"crash": "kill"}, "whole log"), ({"crash": "exit"}, ""), ({"fmax": 31.0}, "1 of 2 ended")],
+)
+def test_step_up_that_ends_without_a_result_keeps_what_closed(search, fake_tools, seeds, lost):
+    fake_tools.plan({"fmax": 31.0})
+
+    def attempted(attempt):
+        if attempt.closed:
+            last = {"crash": "kill"} if "fmax" in seeds else {}
+            fake_tools.plan({"fmax": 31.0, **seeds}, s2=last)
+
+    found = search(seeds=(1, 2), attempted=attempted)
+    assert found.clock_hz == below(31e6) and found.next_hz == above(found.clock_hz)
+    assert bool(found.undecided) == bool(lost) and lost in found.undecided
+    assert found.to_json()["undecided"] == found.undecided
+    ended = f"{found.next_hz / 1e6:g} MHz, " + ("is not decided: " if lost else "fails with every")
+    assert ended in str(found)
+    if lost:
+        assert "is not decided" in str(found.attempts[-1])
+        log = re.search(r"whole log: ([^)]*)\)", found.undecided)[1]
+        assert "placing" in Path(log).read_text()
+        shutil.rmtree(Path(log).parents[2])
 
 
 def test_search_without_any_seed_that_ends_names_the_log(search, fake_tools):

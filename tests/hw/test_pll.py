@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""PLL settings against the vendors' limits and the tools' own calculators; reset timing."""
+"""PLL settings against their limits and the tools' own calculators; reset timing."""
 
 import gc
 import re
@@ -108,7 +108,7 @@ def test_nearest_gowin_setting_is_legal_and_none_is_nearer(part, input_mhz, targ
 
 
 def every_setting(kind, input_hz):
-    """All legal (output, dividers), by the data sheets' tables written out once more."""
+    """All legal (output, dividers), by the limits written out once more."""
     ice = kind != "EHXPLLL"
     vco_low, vco_high = (533e6, 1066e6) if ice else (400e6, 800e6)
     low, high = (16e6, 275e6) if ice else (3.125e6, 400e6)

@@ -63,6 +63,28 @@ def test_scores_labels_and_cycles_come_out_with_and_without_stalls(toy):
     assert runs["stalled"].cycles > 1.3 * runs["plain"].cycles
 
 
+def test_what_nobody_initialises_powers_up_at_random_by_a_seed(toy, tmp_path):
+    """The toy with a register that nobody sets, added to its scores."""
+    text = toy.path.read_text().replace(
+        "result_score <= dots[class_index[$clog2(CLASSES)-1:0]];",
+        "result_score <= dots[class_index[$clog2(CLASSES)-1:0]] + junk;",
+    )
+    text = text.replace("reg full;", "reg signed [15:0] junk;\n  reg full;")
+    path = tmp_path / "junk.v"
+    path.write_text(text)
+    found = []
+    for seed in (None, 1, 2):
+        passes = [CorePass("plain", 0, 2)]
+        options = ("--x-initial", "unique")
+        runs = run_core(
+            [path], network(), LANES, toy.images[:2], passes, options=options, seed=seed
+        )
+        junk = runs["plain"].result.scores - toy.want.scores[:2]
+        assert (junk == junk[0, 0]).all()
+        found.append(int(junk[0, 0]))
+    assert found[0] == 0 and len(set(found)) == 3
+
+
 def test_core_with_other_weights_is_a_mismatch(toy):
     want = Executor(network(seed=9)).run(toy.images)
     runs = run_core([toy.path], network(), LANES, toy.images, [CorePass("plain", 0, 60)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Simulation models of cells against plain statements of their data sheets, and against yosys."""
+"""Simulation models of cells against plain statements of what yosys says of them, and its own."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ EVERY = pytest.mark.parametrize("step", [2, pytest.param(1, marks=pytest.mark.sl
 
 
 @EVERY
-def test_dp16kd_does_what_the_data_sheet_says(tmp_path, step):
+def test_dp16kd_does_what_its_properties_say(tmp_path, step):
     narrow = (1, 2, 4, 9, 18)
     wide = [(36, width) for width in (*narrow, 36)] + [(width, 36) for width in (9, 18)]
     cells = [("DP16KD", widths) for widths in [*product(narrow, narrow), *wide]]
@@ -267,7 +267,7 @@ def test_dp16kd_does_what_the_data_sheet_says(tmp_path, step):
 
 
 @EVERY
-def test_gowin_block_rams_do_what_the_data_sheet_says(tmp_path, step):
+def test_gowin_block_rams_do_what_their_properties_say(tmp_path, step):
     eight, nine = (1, 2, 4, 8, 16, 32), (9, 18, 36)
     cells = [("SP", (width, 1)) for width in eight]
     cells += [("SPX9", (width, 9)) for width in nine]
@@ -299,20 +299,26 @@ SHAPES = [
     ("one_old", 8, 512),
     ("one_kept", 20, 512),
     ("one_new", 4, 1024),
+    ("never", 2, 16384),
 ]
 
 
-BLOCK_RAMS = {
-    "ice40": {"SB_RAM40_4K", "SB_SPRAM256KA"},
-    "ecp5": {"DP16KD"},
-    "gowin": {"SDPX9B", "DPB", "DPX9B", "SP", "SPX9"},
+CELLS = {
+    "ice40": {"SB_RAM40_4K", "SB_SPRAM256KA", "SB_CARRY"},
+    "ecp5": {"DP16KD", "TRELLIS_DPR16X4", "CCU2C", "TRELLIS_FF"},
+    "gowin": {"SDPX9B", "DPB", "DPX9B", "SP", "SPX9", "RAM16SDP4", "ALU"},
 }
+"""What the mapped memories and their sum must be made of, among others."""
+SUM_BITS = 24
 
 
-def memory_source(rng, index, kind, width, depth, style="block"):
-    """A small memory in Verilog, with initial contents but in SPRAM."""
+def memory_source(rng, places, index, kind, width, depth, style="block"):
+    """A memory in Verilog, with initial contents in some places but in SPRAM."""
     bits = int(depth - 1).bit_length()
-    words = [f"memory[{a}] = {width}'d{int(rng.integers(0, 1 << width))};" for a in range(64)]
+    words = [
+        f"memory[{place % (1 << bits)}] = {width}'d{int(rng.integers(0, 1 << width))};"
+        for place in places
+    ]
     return f"""
 module memory_{index} (input clk, input we, input re, input [13:0] wide_wa,
     input [13:0] wide_ra, input [39:0] wide_wd, output reg [{width - 1}:0] q);
@@ -330,7 +336,11 @@ def test_mapped_memories_do_what_their_source_says(tmp_path, family):
     shapes = [(*shape, "block") for shape in SHAPES]
     if family == "ice40":
         shapes.append(("one_kept", 16, 16384, "huge"))
-    total = max(sum(width for _, width, _, _ in shapes), 65)
+    else:
+        shapes += [("old", 9, 64, "distributed"), ("old", 4, 16, "distributed")]
+    # All over the memories; the one of 700 words has no more.
+    places = [int(place) for place in rng.permutation(1 << 14) if place % 1024 < 700][:64]
+    total = sum(width for _, width, _, _ in shapes) + SUM_BITS
     low, pins = 0, []
     for index, (_, width, _, _) in enumerate(shapes):
         ports = ", ".join(f".{name}({name})" for name in ("clk", "we", "re"))
@@ -339,7 +349,12 @@ def test_mapped_memories_do_what_their_source_says(tmp_path, family):
             f" .q(q[{low + width - 1}:{low}]));"
         )
         low += width
-    sources = [memory_source(rng, index, *shape) for index, shape in enumerate(shapes)]
+    pins.append(
+        f"reg [{SUM_BITS - 1}:0] sum = 0;\n"
+        f"always @(posedge clk) if (we) sum <= re ? sum + wd[{SUM_BITS - 1}:0] : wd;\n"
+        f"assign q[{low + SUM_BITS - 1}:{low}] = sum;"
+    )
+    sources = [memory_source(rng, places, index, *shape) for index, shape in enumerate(shapes)]
     head = "(input clk, input we, input re, input [13:0] wa, input [13:0] ra, input [39:0] wd,"
     plain = f"module plain {head} output [{total - 1}:0] q);\n" + "\n".join(pins) + "\nendmodule"
     text = "\n".join([*sources, plain]) + "\n"
@@ -354,7 +369,7 @@ def test_mapped_memories_do_what_their_source_says(tmp_path, family):
     run_tool("yosys", ["map.ys"], cwd=tmp_path, log=tmp_path / "map.log")
     netlist = MappedNetlist.read(tmp_path / "netlist.json", "mapped")
     models = CELL_MODELS[family].used(netlist.cell_types)
-    assert BLOCK_RAMS[family] <= netlist.cell_types
+    assert CELLS[family] <= netlist.cell_types
     (tmp_path / "mapped.v").write_text(netlist.verilog())
     (tmp_path / "cells.v").write_text(models.vendor_text)
     (tmp_path / "bench.v").write_text(
@@ -369,27 +384,86 @@ def test_mapped_memories_do_what_their_source_says(tmp_path, family):
     cycles = 2000
     write = rng.random(cycles) < 0.4
     write[:64], write[64:128] = False, True
-    at = rng.integers(0, 64, cycles)
-    at[:64] = at[64:128] = np.arange(64)  # what it powers up with, then all words written once
-    again = np.where(rng.random(cycles) < 0.3, at, rng.integers(0, 64, cycles))
+    at = rng.choice(places, cycles)
+    at[:64] = at[64:128] = places  # what it powers up with, then all words written once
+    again = np.where(rng.random(cycles) < 0.3, at, rng.choice(places, cycles))
     again[1:] = np.where(rng.random(cycles - 1) < 0.3, at[:-1], again[1:])
-    again[:64] = np.arange(64)
+    again[:64] = places
     read = rng.random(cycles) < 0.8
     read[:64] = True
     data = rng.integers(0, 1 << 40, cycles)
     stimulus = pack_fields([(write, 1), (read, 1), (at, 14), (again, 14), (data, 40)])
     files = [tmp_path / name for name in ("bench.v", "plain.v", "mapped.v", "cells.v")]
     _, after = run_vectors([*files, *models.files], "bench", stimulus, 2 * total)
-    plain_bits, mapped_bits = after[:, :low], after[:, total : total + low]
+    plain_bits, mapped_bits = after[:, :total], after[:, total:]
     assert plain_bits.any() and plain_bits.shape == mapped_bits.shape
     start = 0
-    for shape in shapes:
+    for shape in [*shapes, ("sum", SUM_BITS, 0, "")]:
         part = slice(start, start + shape[1])
         differ = (plain_bits[:, part] != mapped_bits[:, part]).any(axis=1)
         if shape[3] == "huge":  # yosys' model gives anything after a write
             differ &= read & ~write & (np.arange(cycles) > 128)
         assert not differ.any(), (family, shape, np.flatnonzero(differ)[:5])
         start += shape[1]
+
+
+def test_ice40_block_ram_is_yosys_but_for_bits_that_are_written_while_read(tmp_path):
+    rng = np.random.default_rng(7)
+    vendor = cell_models.vendor_module(CELL_MODELS["ice40"].library, "SB_RAM40_4K")
+    (tmp_path / "vendor.v").write_text(
+        cell_models.vendor_macros(CELL_MODELS["ice40"].library)
+        + vendor.replace("SB_RAM40_4K", "vendor_ram", 1)
+    )
+    # Of writing, of reading.
+    modes = [*((mode, mode) for mode in range(4)), (0, 3), (3, 0), (1, 2), (2, 1)]
+    lines = []  # each of those modes of writing and of reading
+    for index, (write_mode, read_mode) in enumerate(modes):
+        words = [int.from_bytes(rng.bytes(32), "little") for _ in range(16)]
+        init = ", ".join(f".INIT_{i:X}(256'h{word:064x})" for i, word in enumerate(words))
+        for at, name in ((index, "SB_RAM40_4K"), (8 + index, "vendor_ram")):
+            lines.append(
+                f"{name} #(.WRITE_MODE({write_mode}), .READ_MODE({read_mode}), {init}) ram_{at} ("
+                ".WCLK(clk), .RCLK(clk), .WADDR(stimulus[10:0]), .RADDR(stimulus[21:11]),"
+                " .WDATA(stimulus[37:22]), .MASK(stimulus[53:38]), .WE(stimulus[54]),"
+                " .WCLKE(stimulus[55]), .RE(stimulus[56]), .RCLKE(stimulus[57]),"
+                f" .RDATA(response[{16 * at + 15}:{16 * at}]));"
+            )
+    ports = f"input clk, input [65:0] stimulus, output [{32 * len(modes) - 1}:0] response"
+    head = f"module bench ({ports});"
+    (tmp_path / "bench.v").write_text("\n".join([head, *lines, "endmodule"]) + "\n")
+    cycles = 4000
+    to = rng.integers(0, 1 << 11, cycles)
+    near = to & 0x700 | rng.integers(0, 4, cycles)
+    to = np.where(rng.random(cycles) < 0.7, near, to)
+    of = np.where(rng.random(cycles) < 0.4, rng.permutation(8)[rng.integers(0, 8, cycles)] << 8, 0)
+    of = to & 0xFF | of | np.where(rng.random(cycles) < 0.3, rng.integers(0, 256, cycles), 0)
+    data, mask = rng.integers(0, 1 << 16, (2, cycles))
+    enables = rng.random((4, cycles)) < 0.8
+    fields = [(to, 11), (of, 11), (data, 16), (mask, 16), *((enable, 1) for enable in enables)]
+    fields.append((np.zeros(cycles, np.int64), 8))  # vectors have more than 64 bits
+    files = [tmp_path / "bench.v", tmp_path / "vendor.v", MODELS / "ice40" / "sb_ram40_4k.v"]
+    _, after = run_vectors(files, "bench", pack_fields(fields), 32 * len(modes))
+    words = unpack_fields(after, [16] * (2 * len(modes)))
+    writes, reads = enables[0] & enables[1], enables[2] & enables[3]
+    first = int(reads.argmax())  # anything before
+    for index, (write_mode, read_mode) in enumerate(modes):
+        clash = np.zeros(cycles, np.int64)  # pins of what was read last
+        for t in range(cycles):
+            clash[t] = clash[t - 1] if t else 0
+            if reads[t]:
+                clash[t] = 0
+                if writes[t] and (to[t] ^ of[t]) & 0xFF == 0:
+                    for bit in range(16):
+                        written = mask[t] >> bit & 1 == 0 if write_mode == 0 else True
+                        for mode, address in ((write_mode, to[t]), (read_mode, of[t])):
+                            step = 1 << mode
+                            written = written and bit % step == address >> 8 & step - 1
+                        pin = bit // (1 << read_mode) * (1 << read_mode) + (0, 0, 1, 3)[read_mode]
+                        clash[t] |= int(written) << pin
+        ours, yosys = words[index].astype(np.int64), words[8 + index].astype(np.int64)
+        wrong = first + np.flatnonzero((ours ^ yosys != clash)[first:])
+        assert not len(wrong), (write_mode, read_mode, wrong[:5])
+        assert np.count_nonzero(clash) > 50 and len(np.unique(yosys)) > 2
 
 
 LUTS = {

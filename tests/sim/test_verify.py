@@ -39,7 +39,7 @@ def test_compiled_bundle_is_exact(made, level):
     assert report.accuracy == 1.0
     names = ["reference", "golden"]
     if level == "rtl":
-        names += ["core", "core_stalled", "shell"]
+        names += ["core", "core_stalled", "shell", "shell_other_model"]
         assert report.cycles.equal and report.cycles.interval_simulated is not None
         assert report.comparisons["shell"].images == 20
     assert list(report.comparisons) == names

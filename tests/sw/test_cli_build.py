@@ -73,7 +73,7 @@ def test_seeds_are_the_asked_ones(copy, fake_tools, capsys, options, seeds) -> N
 @pytest.mark.parametrize(
     "options, words",
     [
-        (("--seeds", "0"), "holds no seed"),
+        (("--seeds", "0"), "'0' holds no seed"),
         (("--seeds", "5-3"), "'5-3' holds no seed"),
         (("--seeds", "a"), "neither a number of seeds nor a list like 1-32"),
         (("--seeds", "1,"), "neither a number of seeds"),

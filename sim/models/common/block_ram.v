@@ -7,8 +7,8 @@
 // never the contents. REGISTER puts a second register, with its own enable, behind the output.
 // Outputs power up as 0.
 //
-// Both ports run on one clock (xnorforge refuses a netlist with two). The data sheets promise
-// nothing for a bit that one port writes while the other reads or writes it. Here it is read
+// Both ports run on one clock (xnorforge refuses a netlist with two). A bit that one port writes
+// while the other reads or writes it is undefined in yosys' properties of these RAMs. Here it is read
 // as the complement of its old value, and written by both it becomes the complement of port A's: a
 // design that depends on either is not right by luck.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Simulation model of the ECP5 block RAM, by FPGA-TN-02204 and the properties that yosys states of
-// it in lattice/brams_16kd.txt: 16 Kbit of data and 2 Kbit of parity, two ports of 1 to 18 bits, or
+// Simulation model of the ECP5 block RAM, by the properties that yosys states of it in
+// lattice/brams_16kd.txt: 16 Kbit of data and 2 Kbit of parity, two ports of 1 to 18 bits, or
 // with a width of 36 one that writes (port A) and one that reads (port B) on the pins of both.
 // INITVAL_xx holds 16 words of 18 bits, 20 bits apart. What the ports do: block_ram.v.
 

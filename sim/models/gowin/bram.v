@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Simulation models of the Gowin block RAMs that yosys uses, by UG285 and the properties that yosys
-// states of them in gowin/brams.txt: one port (SP), one that writes and one that reads (SDPB), two
+// Simulation models of the Gowin block RAMs that yosys uses, by the properties that yosys states of
+// them in gowin/brams.txt: one port (SP), one that writes and one that reads (SDPB), two
 // (DPB), of up to 32 bits; with parity bits (SPX9, SDPX9B, DPX9B) of 9, 18, 36. INIT_RAM_xx holds
 // 32 bytes. A port is on where BLKSEL is BLK_SEL. What the ports do: block_ram.v.
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Gowin look-up tables. The same as yosys' models, written so that the simulator makes an index out
-// of them instead of multiplexers: twice as fast.
+// of them instead of multiplexers: faster.
 
 module LUT1 #(
     parameter [1:0] INIT = 2'h0

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The iCE40 look-up table. The same as yosys' model, written so that the simulator makes an index
-// of four bits out of it instead of multiplexers: twice as fast.
+// of four bits out of it instead of multiplexers: faster.
 
 module SB_LUT4 #(
     parameter [15:0] LUT_INIT = 16'h0
