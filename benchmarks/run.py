@@ -39,7 +39,8 @@ CHAPTERS = {
     ),
     "reference_executor": (
         "Reference executor",
-        "Against float32 PyTorch and NumPy on a network of LFC's size, interleaved in one run.",
+        "Against float32 PyTorch and NumPy on networks of LFC's and CNV's size, interleaved in one "
+        "run.",
     ),
     "engine_cells": (
         "Engine",
