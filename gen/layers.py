@@ -82,14 +82,16 @@ class WeightType:
     """What a weight can be, as a weighed sum of planes of ±1.
 
     kind: "odd": the odd numbers of -(2^bits - 1) .. 2^bits - 1, so ±1 for one bit;
-        "int": all of -2^(bits-1) .. 2^(bits-1), so -1, 0, 1 for one bit.
+        "int": all of -2^(bits-1) .. 2^(bits-1), so -1, 0, 1 for one bit; of 8 bits -127 .. 127,
+        as a row may have to be negated.
     """
 
     kind: str = "odd"
     bits: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in ("odd", "int") or not 1 <= self.bits <= 7:
+        most = {"odd": 7, "int": 8}.get(self.kind, 0)
+        if not 1 <= self.bits <= most:
             raise ModelError(f"A weight cannot be {self.kind!r} of {self.bits} bits")
 
     @property
@@ -105,7 +107,7 @@ class WeightType:
     @property
     def high(self) -> int:
         """Largest weight."""
-        return (1 << self.bits) - 1 if self.kind == "odd" else 1 << (self.bits - 1)
+        return (1 << self.bits) - 1 if self.kind == "odd" else min(1 << (self.bits - 1), 127)
 
     def holds(self, weights: np.ndarray) -> bool:
         """Whether all these integers are weights of this type."""
@@ -128,15 +130,11 @@ class WeightType:
     @classmethod
     def of(cls, weights: np.ndarray) -> WeightType:
         """The type of the fewest planes that holds these integers. Raises ModelError."""
-        for bits in range(1, 8):
+        for bits in range(1, 9):
             for kind in ("odd", "int"):
-                candidate = cls(kind, bits)
-                if candidate.holds(weights):
-                    return candidate
-        raise ModelError(
-            f"Weights from {weights.min()} to {weights.max()} must lie in -64 .. 64, "
-            "or be odd and lie in -127 .. 127"
-        )
+                if (kind, bits) != ("odd", 8) and cls(kind, bits).holds(weights):
+                    return cls(kind, bits)
+        raise ModelError(f"Weights from {weights.min()} to {weights.max()} must lie in -127 .. 127")
 
 
 class Layer:
@@ -281,9 +279,7 @@ class Product(Layer):
         t, wanted = self.thresholds, (self.rows,)
         if t is not None:
             self._require(t.dtype == np.int64, f"thresholds must be int64, not {t.dtype}")
-            self._require(
-                1 <= t.ndim <= 3, f"thresholds must have 1 to 3 dimensions, not {t.ndim}"
-            )
+            self._require(1 <= t.ndim <= 3, f"thresholds must have 1 to 3 dimensions, not {t.ndim}")
             if t.ndim == 3 or self.borders > 1:
                 wanted = (self.borders, t.shape[-2] if t.ndim > 1 else 1, self.rows)
             elif t.ndim == 2:

@@ -43,13 +43,13 @@ def settle(lowerer: Lowerer, value: Value) -> Value:
     ops = value.ops
     if isinstance(value.base, Pixels):
         first = next((i for i, op in enumerate(ops) if isinstance(op, Pooling)), len(ops))
-        input_, base, rest, checks = lower_input(
+        input_, pixels, rest, checks = lower_input(
             lowerer.graph, split_steps(ops[:first]), *lowerer.given
         )
         lowerer.input = input_
         lowerer.checks += checks
         ops = (*rest, *ops[first:])
-        value = dataclasses.replace(value, base=base, ops=ops)
+        value = dataclasses.replace(value, base=pixels, ops=ops)
     cut = max(
         (i + 1 for i, op in enumerate(ops) if isinstance(op, Step) and op.quantises), default=0
     )

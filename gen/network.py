@@ -171,7 +171,7 @@ class Network(NetworkMethods):
         if len(set(names)) != len(names) or INPUT in names:
             raise ModelError(f"Network {self.name!r}: layer names repeat: {names}")
         known = {INPUT: self.input.value}
-        used = set()
+        used: set[str] = set()
         for index, layer in enumerate(self.layers):
             taken = self.inputs_of(index)
             used.update(taken)
@@ -256,7 +256,7 @@ class Network(NetworkMethods):
         table = given.pop("table")
         if table is not None:
             arrays["input_table"] = table
-        description = {
+        description: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "name": self.name,
             "input": given,

@@ -76,7 +76,8 @@ def _ceiling(window: Window, size: tuple[int, int]) -> Window:
             count -= 1
         needed = (count - 1) * window.stride[axis] + extent - size[axis] - pads[axis]
         pads[axis + 2] = max(needed, 0)
-    return Window(window.kernel, window.stride, window.dilation, tuple(pads))
+    top, left, bottom, right = pads
+    return Window(window.kernel, window.stride, window.dilation, (top, left, bottom, right))
 
 
 def _global(importer: Importer, node: onnx.NodeProto, source: Tensor) -> None:

@@ -198,4 +198,4 @@ def _near_rounding(
                 break
             error = error * step.gain() + epsilon * step.magnitude(x)
             x = step.apply(x, wide=True)
-    return near.any(axis=(0, 1))
+    return np.asarray(near.any(axis=(0, 1)))

@@ -187,7 +187,7 @@ def _values(
     epsilon = 8 * float(np.finfo(graph.dtype).eps)
     signed = output if check.sign is None else check.sign * output
     if real.offset.ndim > 1:
-        classes = 0
+        classes = np.zeros((), np.int64)
         if isinstance(layer, Conv) and len(real.offset) > 1:
             map_ = layer.windows
             classes = np.array(

@@ -56,7 +56,7 @@ SIGN = np.ones(6, np.int8)
         (lambda: WeightType("even"), "A weight cannot be 'even' of 1 bits"),
         (lambda: WeightType("odd", 8), "A weight cannot be 'odd' of 8 bits"),
         (lambda: WeightType("int", 0), "A weight cannot be 'int' of 0 bits"),
-        (lambda: WeightType.of(np.array([66, 1], np.int8)), "must lie in -64 .. 64, or be odd"),
+        (lambda: WeightType.of(np.array([-128, 1], np.int8)), r"must lie in -127 .. 127"),
         (lambda: conv(source=ValueType("bit", 1, (120,))), "takes an HWC map, not shape"),
         (lambda: conv(weights=ONES[:, :2]), r"'c': weights \(4, 2, 3, 6\) are not \(rows, 3, 3"),
         (lambda: conv(groups=4), "6 channels and 4 rows do not fall into 4 groups"),
@@ -128,8 +128,9 @@ def test_type_of_what_a_layer_gives(layer, output) -> None:
     assert layer.output == output
 
 
-@pytest.mark.parametrize("kind", ["odd", "int"])
-@pytest.mark.parametrize("bits", range(1, 8))
+@pytest.mark.parametrize(
+    ("kind", "bits"), [*((k, b) for k in ("odd", "int") for b in range(1, 8)), ("int", 8)]
+)
 def test_planes_add_up_to_every_weight(kind, bits) -> None:
     type_ = WeightType(kind, bits)
     step = 2 if kind == "odd" else 1
@@ -150,6 +151,7 @@ def test_planes_add_up_to_every_weight(kind, bits) -> None:
         ([2, -1], WeightType("int", 2)),
         ([127, -127], WeightType("odd", 7)),
         ([64, 0], WeightType("int", 7)),
+        ([66, -127], WeightType("int", 8)),
     ],
 )
 def test_weights_get_the_fewest_planes(weights, kind) -> None:
