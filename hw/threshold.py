@@ -18,6 +18,7 @@ from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.border import WindowAddress, window_borders
 from xnorforge.hw.geometry import WindowMap
+from xnorforge.hw.mvu_config import MvuConfig
 from xnorforge.hw.store import StoreConfig
 from xnorforge.hw.stream import Queue
 from xnorforge.hw.tally import Cycle, Tally
@@ -90,6 +91,25 @@ class ThresholdConfig:
             raise ValueError(f"Threshold sets must be at least 1, not {self.sets!r}")
         if self.low is not None and not self._type_low <= self.low <= self.high:
             raise ValueError(f"Smallest input must lie in its type, not be {self.low!r}")
+
+    @classmethod
+    def behind(
+        cls, mvu: MvuConfig, levels: int, *, method: str = "parallel", store: str = "lut"
+    ) -> "ThresholdConfig":
+        """For the dot products of a MatrixVectorUnit, which has `scores` and no offsets."""
+        return cls(
+            rows=mvu.rows,
+            levels=levels,
+            kind="int",
+            bits=mvu.score_bits,
+            lanes=mvu.pe,
+            method=method,
+            low=-mvu.dot_high,
+            windows=mvu.windows,
+            sets=mvu.sets,
+            store=store,
+            family=mvu.family,
+        )
 
     # --- numbers ---------------------------------------------------------------------------
 
