@@ -7,7 +7,7 @@ fold, `simulate_core` runs it and gives every transfer's cycle.
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ import numpy as np
 from amaranth.hdl import Cat
 
 from xnorforge.gen.assembly import Core, CoreParts, core_parts, weights_load
-from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
+from xnorforge.gen.network import Head, Network
 from xnorforge.gen.plan import LayerPlan, Plan
 from xnorforge.sim.bench import Monitor, Sink, Source, run
+from xnorforge.sim.random_networks import dense_network
 
 __all__ = ["CoreRun", "image_beats", "random_case", "random_network", "simulate_core"]
 
@@ -41,25 +42,9 @@ class CoreRun:
 def random_network(
     rng: random.Random, *, sizes: list[int], kind: str = "bit", bits: int = 1
 ) -> Network:
-    """A network with random weights and thresholds; sizes: inputs, rows of each layer."""
+    """A network with random weights, thresholds and head; sizes: inputs, rows of each layer."""
     generator = np.random.default_rng(rng.getrandbits(32))
-    value = ValueType(kind, bits, (sizes[0],))
-    pixel = "int8" if kind == "int" else "uint8"
-    spec = Input(value, pixel=pixel, threshold=128 if kind == "bit" else None)
-    layers = []
-    source = value
-    for index, (columns, rows) in enumerate(itertools.pairwise(sizes)):
-        weights = generator.choice(np.array([-1, 1], dtype=np.int8), size=(rows, columns))
-        thresholds = None
-        if index < len(sizes) - 2:
-            high = columns * max(abs(source.low), source.high)
-            spread = max(1, high // 4)
-            thresholds = generator.integers(-spread, spread + 1, size=rows).astype(np.int64)
-            always, never = generator.random(rows) < 0.05, generator.random(rows) < 0.05
-            thresholds[always], thresholds[never] = -high, high + 1
-        layer = Dense(f"dense{index}", source, weights, thresholds)
-        layers.append(layer)
-        source = layer.output
+    network = dense_network(generator, sizes, kind, bits)
     affine = rng.random() < 0.2
     classes = sizes[-1]
     head = Head(
@@ -67,7 +52,7 @@ def random_network(
         scale=generator.integers(-(1 << 15), 1 << 15, classes) if affine else None,
         offset=generator.integers(-(1 << 31), 1 << 31, classes) if affine else None,
     )
-    return Network("random", spec, tuple(layers), head)
+    return dataclasses.replace(network, head=head)
 
 
 def random_case(seed: int) -> tuple[Network, Plan]:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Random networks with every kind of layer, small enough to simulate.
 
-`random_network` draws one, `coverage` names its features: a test over many seeds can tell that it
-met every one of `FEATURES`.
+`random_network` draws one, `dense_network` one of given sizes. `coverage` names the features of a
+network: a test over many seeds can tell that it met every one of `FEATURES`.
 """
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from xnorforge.gen.network import INPUT, Head, Input, Network
 from xnorforge.hw.geometry import Window
 from xnorforge.sim.coverage import FEATURES, coverage
 
-__all__ = ["FEATURES", "coverage", "random_images", "random_network"]
+__all__ = ["FEATURES", "coverage", "dense_network", "random_images", "random_network"]
 
 _MOST_BITS = 8  # of what a product takes
 _WEIGHTS = [WeightType()] * 4 + [
@@ -55,6 +55,35 @@ def random_images(rng: np.random.Generator, network: Network, count: int) -> np.
         info = np.iinfo(spec.pixel)
         return rng.integers(info.min, info.max + 1, shape).astype(spec.pixel)
     return rng.integers(spec.value.low, spec.value.high + 1, shape).astype(spec.pixel)
+
+
+def dense_network(
+    rng: np.random.Generator,
+    sizes: list[int],
+    kind: str = "bit",
+    bits: int = 1,
+    threshold: int = 128,
+    inverted: bool = False,
+    head: Head | None = None,
+) -> Network:
+    """Dense layers of ±1 `sizes[0] -> ... -> sizes[-1]`; some rows are always or never +1."""
+    value = ValueType(kind, bits, (sizes[0],))
+    spec = Input(value, "uint8", threshold, inverted)
+    if kind != "bit":
+        spec = Input(value, "int8" if kind == "int" else "uint8")
+    layers = []
+    for index, (columns, rows) in enumerate(pairwise(sizes)):
+        weights = rng.choice(np.array([-1, 1], dtype=np.int8), size=(rows, columns))
+        thresholds = None
+        if index < len(sizes) - 2:
+            high = columns * max(abs(value.low), value.high)
+            spread = max(1, high // 4)
+            thresholds = rng.integers(-spread, spread + 1, size=rows).astype(np.int64)
+            always, never = rng.random(rows) < 0.05, rng.random(rows) < 0.05
+            thresholds[always], thresholds[never] = -high, high + 1
+        layers.append(Dense(f"dense{index}", value, weights, thresholds))
+        value = layers[-1].output
+    return Network("random", spec, tuple(layers), head or Head())
 
 
 class _Draw:

@@ -15,9 +15,9 @@ from xnorforge.sim.reference import Executor
 
 STORES = {
     "all loaded": {},
-    "weights constant": {"layer0": {"weight_store": "const"}},
-    "presets constant": {"layer1": {"preset_store": "const"}},
-    "one layer constant": {"layer1": {"weight_store": "const", "preset_store": "const"}},
+    "weights constant": {"dense0": {"weight_store": "const"}},
+    "presets constant": {"dense1": {"preset_store": "const"}},
+    "one layer constant": {"dense1": {"weight_store": "const", "preset_store": "const"}},
 }
 
 
@@ -35,7 +35,7 @@ def test_every_memory_gets_other_words_and_constants_stay(nets, kind, stores):
     assert found.load == weights_load(other) and len(found.load) == len(weights_load(right))
     for (name, config, words), (_, _, others) in zip(right.stores, other.stores, strict=True):
         # The last layer has no thresholds: with bits its presets follow from its shape alone.
-        fixed = name == "layer2.presets"
+        fixed = name == "dense2.presets"
         assert (words == others) == (fixed or not config.loadable), name
     expected = Executor(found.network).run(images)
     np.testing.assert_array_equal(found.result.scores, expected.scores)
@@ -50,6 +50,6 @@ def test_every_memory_gets_other_words_and_constants_stay(nets, kind, stores):
 def test_core_without_memories_has_no_other_model(nets):
     rng = np.random.default_rng(5)
     network = nets.network(rng, [12, 4])
-    constant = {"layer0": {"weight_store": "const", "preset_store": "const"}}
+    constant = {"dense0": {"weight_store": "const", "preset_store": "const"}}
     plan = make_plan(network, device="ecp5-25f", goal="min", overrides=constant)
     assert other_model(network, plan, nets.images(rng, network, 5)) is None

@@ -41,15 +41,15 @@ def mixed(nets, tmp_path_factory):
     """One constant layer, one in SPRAM, one in memories that power up with their words."""
     network = nets.network(np.random.default_rng(5), [52, 18, 11, 7])
     folder = tmp_path_factory.mktemp("mixed")
-    return compiled(folder, network, layer0=CONSTANT, layer1={"weight_store": "spram"})
+    return compiled(folder, network, dense0=CONSTANT, dense1={"weight_store": "spram"})
 
 
 def test_bundle_says_what_must_be_loaded_and_what_cannot(mixed):
     weights = json.loads((mixed.path / "manifest.json").read_text())["weights"]
     assert weights["must_load"]
-    assert weights["constant"] == ["layer0.weights", "layer0.presets"]
+    assert weights["constant"] == ["dense0.weights", "dense0.presets"]
     kinds = {memory["name"]: memory["kind"] for memory in mixed.manifest["memories"]}
-    assert kinds["layer1.weights"] == "spram"
+    assert kinds["dense1.weights"] == "spram"
     size = sum(
         memory["depth"] * -(-memory["width"] // 8)
         for memory in mixed.manifest["memories"]
@@ -106,7 +106,7 @@ def test_fault_in_constants_and_in_spram_is_caught(mixed, nets, index):
 @pytest.mark.slow
 def test_core_of_constants_alone_works_through_shell_and_driver(nets, tmp_path):
     network = nets.network(np.random.default_rng(8), [40, 12, 6])
-    bundle = compiled(tmp_path, network, layer0=CONSTANT, layer1=CONSTANT)
+    bundle = compiled(tmp_path, network, dense0=CONSTANT, dense1=CONSTANT)
     assert (bundle.path / "weights.bin").read_bytes() == bytes(4)
     images = nets.images(np.random.default_rng(9), network, 30)
     assert verify(bundle.path, "rtl", images=images, shell_images=10).passed
