@@ -23,7 +23,9 @@ _WINDOWED = (
     "1x1",
     "kernel",
     "uneven kernel",
-    "stride",
+    "stride 1",
+    "stride 2",
+    "stride 3",
     "uneven stride",
     "dilation",
     "no pads",
@@ -57,6 +59,8 @@ FEATURES = frozenset(
         "negative slope",
         "never",
         "one pixel",
+        "pool before threshold",
+        "pool of the whole map",
         "several rows a channel",
     ]
 )
@@ -78,8 +82,11 @@ def coverage(network: Network) -> frozenset[str]:
     for name, takers in network.consumers().items():
         if len(takers) > 1:
             found.add("input forks" if name == INPUT else "fork")
-    for layer in network.layers:
+    for index, layer in enumerate(network.layers):
         found |= _layer_features(layer)
+        pooled = {other.name for other in network.layers[:index] if isinstance(other, Pool)}
+        if isinstance(layer, Threshold) and pooled & {*network.inputs_of(index)}:
+            found.add("pool before threshold")
     return frozenset(found)
 
 
@@ -96,6 +103,8 @@ def _layer_features(layer: Layer) -> set[str]:
         found |= _window_features(layer, op)
     if isinstance(layer, Pool):
         found.add(f"{layer.kind} pool of {layer.source.kind}")
+        if layer.output.pixels == 1 and layer.window.taps == layer.source.pixels:
+            found.add("pool of the whole map")
     if isinstance(layer, Threshold):
         found.add(f"{len(layer.thresholds)} thresholds")
         if (layer.sign < 0).any():
@@ -130,8 +139,7 @@ def _window_features(layer: Conv | Pool, op: str) -> set[str]:
     found = {f"{op} 1x1" if window.kernel == (1, 1) else f"{op} kernel"}
     if window.kernel[0] != window.kernel[1]:
         found.add(f"{op} uneven kernel")
-    if max(window.stride) > 1:
-        found.add(f"{op} stride")
+    found |= {f"{op} stride {stride}" for stride in window.stride}
     if window.stride[0] != window.stride[1]:
         found.add(f"{op} uneven stride")
     for axis in (map_.vertical, map_.horizontal):
