@@ -26,6 +26,7 @@ def configs(draw):
         planes=draw(st.integers(1, bits)),
         structure=draw(st.sampled_from(STRUCTURES)),
         pipeline=draw(st.sampled_from(PIPELINES)),
+        doubles=draw(st.booleans()),
     )
 
 
@@ -33,47 +34,60 @@ class Scenario:
     """Random dot products with random gaps, as inputs by cycle and expected values by cycle.
 
     Whatever the contract does not name (data in gaps, controls without `enable`, `preset` when
-    it is not sampled) is random.
+    it is not sampled) is random. With `doubles` a dot product has one to three planes of weights.
     """
 
     def __init__(self, config: PeConfig, seed: int, dots: int = 8, gaps: float = 0.3):
         rng = random.Random(seed)
-        steps, controls, presets = {}, {}, {}
+        steps, controls, presets, lows = {}, {}, {}, {}
         self.expected: dict[int, int] = {}
         cycle = 0
         for _ in range(dots):
             preset = rng.randint(-1000, 1000)
-            dot = []
-            for fold in range(rng.randint(1, 3)):
-                w = rng.getrandbits(config.simd)
-                for group in range(config.groups):
-                    while rng.random() < gaps:
+            value = preset
+            for plane in range(rng.randint(1, 3) if config.doubles else 1):
+                plane_steps = []
+                if plane:
+                    low = rng.getrandbits(1)
+                    value = 2 * value + low
+                for fold in range(rng.randint(1, 3)):
+                    w = rng.getrandbits(config.simd)
+                    for group in range(config.groups):
+                        while rng.random() < gaps:
+                            cycle += 1
+                        x = rng.getrandbits(config.simd * config.planes)
+                        plane_steps.append((x, w))
+                        steps[cycle] = x, w
+                        last = group == config.groups - 1
+                        starts = (int(fold == 0 and not plane), int(fold == 0 and plane > 0))
+                        controls[cycle + config.control_latency] = (1, *starts, group == 0, last)
+                        if fold == 0 and last and not plane:
+                            presets[cycle + config.preset_latency] = preset
+                        elif fold == 0 and last:
+                            lows[cycle + config.preset_latency] = low
                         cycle += 1
-                    dot.append((rng.getrandbits(config.simd * config.planes), w))
-                    steps[cycle] = dot[-1]
-                    last = group == config.groups - 1
-                    controls[cycle + config.control_latency] = (1, fold == 0, group == 0, last)
-                    if fold == 0 and last:
-                        presets[cycle + config.preset_latency] = preset
-                    cycle += 1
-            self.expected[cycle - 1 + config.latency] = config.reference(dot, preset)
+                value = config.reference(plane_steps, value)
+            self.expected[cycle - 1 + config.latency] = value
         self.inputs: list[dict[str, int]] = []
         for now in range(cycle + config.latency):
             junk = (rng.getrandbits(config.simd * config.planes), rng.getrandbits(config.simd))
             x, w = steps.get(now, junk)
-            idle = (0, rng.getrandbits(1), rng.getrandbits(1), rng.getrandbits(1))
-            enable, first, group_first, group_last = controls.get(now, idle)
+            idle = (0, *(rng.getrandbits(1) for _ in range(4)))
+            enable, first, double, group_first, group_last = controls.get(now, idle)
             self.inputs.append(
                 {
                     "x": x,
                     "w": w,
                     "enable": enable,
-                    "first": int(first),
+                    "first": first,
                     "group_first": int(group_first),
                     "group_last": int(group_last),
                     "preset": presets.get(now, rng.randint(-1000, 1000)),
                 }
             )
+            if config.doubles:
+                low = lows.get(now, rng.getrandbits(1))
+                self.inputs[-1] |= {"double": double, "low": low}
 
     def check(self, shown: list[int]) -> None:
         """`shown`: value on `o` in every cycle."""
@@ -206,10 +220,12 @@ def test_config_must_be_a_config(refusals):
         ProcessingElement(config=8)
 
 
-@pytest.mark.parametrize("fault", ["enable", "first", "group_first", "group_last", "w", "preset"])
+@pytest.mark.parametrize(
+    "fault", ["enable", "first", "group_first", "group_last", "w", "preset", "double", "low"]
+)
 def test_planted_fault_is_caught(fault):
     """Each input matters: one stuck at 0 changes a value."""
-    config = PeConfig(simd=6, acc_width=18, bits=8, planes=3)
+    config = PeConfig(simd=6, acc_width=18, bits=8, planes=3, doubles=True)
     scenario = Scenario(config, seed=5)
     scenario.check(rtl_values(config, scenario.inputs))
     with pytest.raises(AssertionError):
@@ -222,6 +238,7 @@ def test_planted_fault_is_caught(fault):
         ("ice40", PeConfig(simd=8, acc_width=12)),
         ("ecp5", PeConfig(simd=5, acc_width=20, bits=3, planes=2, structure="lut")),
         ("gowin", PeConfig(simd=16, acc_width=12, structure="pairs", pipeline="half")),
+        ("ecp5", PeConfig(simd=8, acc_width=14, doubles=True)),
     ],
 )
 def test_netlist_equals_reference(family, config, tmp_path):
