@@ -71,7 +71,8 @@ class AddStage(JoinStage):
     """An AddUnit: its unit is a vector.
 
     It takes beats together, so when it takes one follows from when the others are offered.
-    offered: the `offers` of the stages before it, for each input.
+    offered: the `offers` of the stages before it, for each input; when one of them grows, this
+        stage can `advance`, though no beat has moved.
     """
 
     def __init__(
