@@ -184,6 +184,7 @@ class _Builder:
             tie=network.head.tie,
             affine=network.head.scale is not None,
             family=self.plan.family,
+            rule=network.head.rule,
         )
         self.vectors_of("head", config.classes, 1)
         self.put("head", config)

@@ -33,6 +33,10 @@ __all__ = ["Bundle", "compile_bundle"]
 
 SCHEMA = "1.0"
 _FILES = ("network.json", "network.npz", "accelerator.v", "weights.bin")
+_LABELS = {
+    "argmax": "their arg-max",
+    "highest_bit": "the highest class whose scaled score is not negative, else 0",
+}
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,9 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
             "score_bits": parts.head.score_bits,
             "score_bytes": -(-parts.head.score_bits // 8),
             "tie": network.head.tie,
-            "meaning": "signed integer scores in class order; the label is their arg-max",
+            "rule": network.head.rule,
+            "meaning": "signed integer scores in class order; the label is "
+            + _LABELS[network.head.rule],
         },
         "layers": [
             _layer_record(layer, folds)

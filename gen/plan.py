@@ -232,6 +232,8 @@ class Plan:
             "head": [network.head.tie, network.head.scale is not None],
             "constants": constants,
         }
+        if network.head.rule != "argmax":
+            structure["head"] = [*structure["head"], network.head.rule]
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")
 

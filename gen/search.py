@@ -109,6 +109,7 @@ class Search:
             tie=network.head.tie,
             affine=network.head.scale is not None,
             family=family,
+            rule=network.head.rule,
         )
         self._join = cache(self._make_join)
 
