@@ -21,7 +21,16 @@ with extra_packages():
     from numba import njit, types
     from numba.extending import intrinsic
 
-__all__ = ["LANES", "WORD", "direct_products", "level_bits", "product_bits", "product_dots"]
+__all__ = [
+    "LANES",
+    "WORD",
+    "direct_products",
+    "level_bits",
+    "plain_bits",
+    "plain_dots",
+    "product_bits",
+    "product_dots",
+]
 
 WORD = 64  # bits a word, and rows a block of the packed weights
 LANES = 8  # rows of dot products are padded to this: one AVX-512 vector
@@ -144,8 +153,8 @@ def _count_weighed(planes, weights, coefficients, n, count, acc, total):
 
 
 @njit(nogil=True, cache=True)
-def _plain_bits(planes, count, weights, limits, first, out):
-    """`product_bits` of one plane, one weight plane, one level and one border."""
+def plain_bits(planes, count, weights, limits, first, out):
+    """`product_bits` of one plane of vectors and of weights, one level and one border."""
     acc = np.empty((4, WORD), np.uint64)
     for b in range(weights.shape[0]):
         n = 0
@@ -159,7 +168,28 @@ def _plain_bits(planes, count, weights, limits, first, out):
                 word = np.uint64(0)
                 for r in range(WORD):
                     word |= np.uint64(np.int64(acc[i, r]) <= limits[0, b, 0, r]) << np.uint64(r)
-                out[first + n + i, b] = word
+                out[0, first + n + i, b] = word
+            n += step
+
+
+@njit(nogil=True, cache=True)
+def plain_dots(planes, count, weights, constant, scale, first, row, out):
+    """`product_dots` of one plane of vectors and of weights, and one border."""
+    rows, block = constant.shape[1], weights.shape[3]
+    acc = np.empty((4, block), np.uint64)
+    for b in range(weights.shape[0]):
+        start = b * block
+        n = 0
+        while n < count:
+            step = 4 if n + 4 <= count else 1
+            if step == 4:
+                _count_four(planes, weights[b, 0], n, acc)
+            else:
+                _count_one(planes, weights[b, 0], n, acc)
+            for i in range(step):
+                for r in range(min(block, rows - start)):
+                    dot = constant[0, start + r] - scale * np.int64(acc[i, r])
+                    out[first + n + i, row + start + r] = dot
             n += step
 
 
@@ -172,9 +202,6 @@ def product_bits(planes, count, weights, coefficients, limits, border_of, first,
     images, window by window.
     """
     borders, levels, windows = limits.shape[0], limits.shape[2], len(border_of)
-    if levels == borders == planes.shape[0] == weights.shape[1] == 1:
-        _plain_bits(planes, count, weights, limits, first, out[0])
-        return
     bits = out.shape[0]
     acc = np.empty((4, WORD), np.uint64)
     total = np.empty((4, WORD), np.uint64)
@@ -270,17 +297,20 @@ def level_bits(numbers, sign, thresholds, border_of, out):
     """
     bits, pixels, words = out.shape
     channels, levels = numbers.shape[1], thresholds.shape[1]
+    met = np.zeros(WORD, np.uint64)
     for n in range(pixels):
         levels_here = thresholds[border_of[n % len(border_of)]]
         for k in range(words):
+            start = k * WORD
+            here = min(WORD, channels - start)
+            met[:] = 0
+            for level in range(levels):
+                for j in range(here):
+                    value = numbers[n, start + j] * sign[start + j]
+                    met[j] += np.uint64(value >= levels_here[level, start + j])
             for a in range(bits):
-                out[a, n, k] = 0
-            for j in range(min(WORD, channels - k * WORD)):
-                c = k * WORD + j
-                value = numbers[n, c] * sign[c]
-                met = np.uint64(0)
-                for level in range(levels):
-                    met += np.uint64(value >= levels_here[level, c])
-                for a in range(bits):
-                    bit = (met >> np.uint64(bits - 1 - a)) & np.uint64(1)
-                    out[a, n, k] |= bit << np.uint64(j)
+                shift = np.uint64(bits - 1 - a)
+                word = np.uint64(0)
+                for j in range(WORD):
+                    word |= ((met[j] >> shift) & np.uint64(1)) << np.uint64(j)
+                out[a, n, k] = word

@@ -36,6 +36,8 @@ from xnorforge.sim.kernels import (
     WORD,
     direct_products,
     level_bits,
+    plain_bits,
+    plain_dots,
     product_bits,
     product_dots,
 )
@@ -119,6 +121,8 @@ class _Rows:
                 constants -= (1 << (source.bits - 1)) * (2 * positive - layer.columns)
         constant = np.array(kind.coefficients, np.int64) @ constants
         self._shift = 1 if kind.kind == "int" else 0
+        # What most layers are has kernels of its own, which are compiled the sooner.
+        self._is_plain = source.bits == kind.planes == 1
         # Without offsets all borders' dots are alike.
         self._constant = constant[None]
         if layer.offsets is not None:
@@ -134,6 +138,9 @@ class _Rows:
 
     def bits(self, vectors: np.ndarray, count: int, first: int, out: np.ndarray) -> None:
         """`count` packed vectors in, packed pixels out, to `out[:, first:]`."""
+        if self._is_plain and self._limits.shape[0] == self._limits.shape[2] == 1:
+            plain_bits(vectors, count, self._weights, self._limits, first, out)
+            return
         product_bits(
             vectors,
             count,
@@ -147,6 +154,10 @@ class _Rows:
 
     def dots(self, vectors: np.ndarray, count: int, first: int, row: int, out: np.ndarray) -> None:
         """`count` packed vectors in, dot products out, to `out[first:, row:]`."""
+        if self._is_plain and len(self._constant) == 1:
+            weights, constant = self._weights, self._constant
+            plain_dots(vectors, count, weights, constant, self._scale, first, row, out)
+            return
         product_dots(
             vectors,
             count,
