@@ -68,7 +68,7 @@ def random_case(seed: int) -> tuple[Network, Plan]:
     if family == "ice40" and rng.random() < 0.15:  # a load takes long to simulate
         weight_kinds = ["spram"]
     layers = []
-    for layer in network.layers:
+    for layer in network.products:
         layers.append(
             LayerPlan(
                 name=layer.name,

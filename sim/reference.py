@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xnorforge.gen.errors import ModelError
-from xnorforge.gen.layers import ValueType
+from xnorforge.gen.layers import Product, ValueType
 from xnorforge.gen.network import INPUT, Network
 from xnorforge.sim.packed_layers import PackedLayer, packed_layer
 from xnorforge.sim.packed_map import InputMap, PackedMap
@@ -23,7 +23,7 @@ __all__ = ["Executor", "Result"]
 
 CHUNK = 256  # images worked on at once at most
 CHUNK_BYTES = 1 << 22  # of the largest map of them
-MOST_BITS = 62  # of any value, and of what is worked out on the way to it
+MOST_BITS = 61  # of any value: what is worked out on the way to it fits 64 then
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,12 @@ class Executor:
         last_use = {name: index for index, names in enumerate(taken) for name in names}
         self._steps: list[_Step] = []
         for index, layer in enumerate(network.layers):
-            if layer.output.bits > MOST_BITS:
+            bits = layer.output.bits
+            if isinstance(layer, Product):
+                bits = max(bits, layer.dot_high.bit_length() + 1)
+            if bits > MOST_BITS:
                 raise ModelError(
-                    f"Layer {layer.name!r}: values of {layer.output.bits} bits; "
+                    f"Layer {layer.name!r}: values of {bits} bits; "
                     f"the executor takes up to {MOST_BITS}"
                 )
             done_with = [name for name in last_use if last_use[name] == index]
@@ -120,7 +123,7 @@ class Executor:
         if spec.value.kind != "bit":
             flat = spec.quantise(images)
             low, high = spec.value.low, spec.value.high
-            if flat.size and (flat.min() < low or flat.max() > high):
+            if spec.table is None and flat.size and (flat.min() < low or flat.max() > high):
                 raise ModelError(
                     f"Network {self.network.name!r} takes pixels from {low} to {high}; "
                     f"the images hold {flat.min()} to {flat.max()}"

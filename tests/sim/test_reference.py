@@ -159,9 +159,21 @@ def test_maps_of_another_layout_are_refused():
         Executor(network).run(np.zeros((2, 3, 4, 4), np.uint8))
 
 
-def test_values_too_wide_to_be_exact_are_refused():
+@pytest.mark.parametrize("thresholds", [None, np.zeros(1, np.int64)])
+def test_values_too_wide_to_be_exact_are_refused(thresholds):
     value = ValueType("uint", 60, (20,))
-    layer = Dense("wide", value, np.ones((1, 20), np.int8), None)
-    network = Network("n", Input(value, "uint64"), (layer,), Head())
-    with pytest.raises(ModelError, match="'wide': values of 66 bits; the executor takes up to 62"):
+    first = Dense("wide", value, np.ones((1, 20), np.int8), thresholds)
+    last = Dense("last", ValueType("bit", 1, (1,)), np.ones((1, 1), np.int8), None)
+    layers = (first,) if thresholds is None else (first, last)
+    network = Network("n", Input(value, "uint64"), layers, Head())
+    with pytest.raises(ModelError, match="'wide': values of 66 bits; the executor takes up to 61"):
         Executor(network)
+
+
+def test_widest_values_are_exact():
+    value = ValueType("int", 55, (20,))
+    layer = Dense("d", value, np.array([[1] * 20, [-1] * 20], np.int8), None)
+    network = Network("n", Input(value, "int64"), (layer,), Head())
+    images = np.array([[value.low] * 20, [value.high] * 20, [3] * 20], np.int64)
+    scores = Executor(network).run(images).scores.tolist()
+    assert scores == [[20 * x, -20 * x] for x in (value.low, value.high, 3)]
