@@ -13,6 +13,7 @@ from xnorforge.gen.errors import ModelError
 from xnorforge.gen.layers import Add, Threshold
 from xnorforge.gen.network import Dense, Head, Input, Network, ValueType
 from xnorforge.gen.numpy_reference import evaluate
+from xnorforge.sim import packed_layers, reference
 from xnorforge.sim.random_networks import random_images, random_network
 from xnorforge.sim.reference import CHUNK, Executor
 
@@ -177,3 +178,18 @@ def test_widest_values_are_exact():
     images = np.array([[value.low] * 20, [value.high] * 20, [3] * 20], np.int64)
     scores = Executor(network).run(images).scores.tolist()
     assert scores == [[20 * x, -20 * x] for x in (value.low, value.high, 3)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_of_a_batch_fit_together(seed, monkeypatch):
+    """Images in chunks of 5, windows of two or so images at a time, on two threads."""
+    monkeypatch.setattr(reference, "CHUNK", 5)
+    monkeypatch.setattr(packed_layers, "_WINDOW_BYTES", 1500)
+    rng = np.random.default_rng(seed)
+    network = random_network(rng, side=6, channels=12)
+    images = random_images(rng, network, 23)
+    want = evaluate(network, images)
+    executor = Executor(network, 2)
+    assert np.array_equal(executor.run(images).scores, want.scores)
+    for got, expected in zip(executor.trace(images), want.outputs, strict=True):
+        assert np.array_equal(got, expected)
