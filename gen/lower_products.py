@@ -101,7 +101,7 @@ def lower_product(
     inside = _classes(window, edge.type.shape)
     real_pad = np.zeros(1) if padding is None else np.atleast_1d(padding[1]).astype(np.float64)
     pad_value, plain = _pad_value(edge, real_pad)
-    if plain or len(inside) == 1:
+    if plain:
         inside = np.ones((1, *taps.shape[1:3]), bool)
     pad = np.broadcast_to(real_pad, edge.offset.shape if window else (1,))
     pad = np.broadcast_to(pad, (groups * taps.shape[3],)) if window else np.zeros(sign.shape[3])

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import xnorforge.gen
+from xnorforge.gen.errors import ModelError, UnsupportedOpError
 from xnorforge.gen.layers import Conv, Pool, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.gen.trace import trace
@@ -379,3 +384,252 @@ def test_steps_that_differ_from_pixel_to_pixel(chain, tmp_path) -> None:
     norm(model, size).bipolar().node("MatMul", model.X, signs(size, CLASSES))
     network = check(model, tmp_path)
     assert isinstance(network.layers[1], Threshold)
+
+
+# --- any of it together ---------------------------------------------------------------------------
+
+
+def quantise(model, draw, channels: int) -> None:
+    """With scales whose sums floats hold, so that not even ties may differ."""
+    norm(model, channels, draw(st.integers(0, 99)))
+    if draw(st.booleans()):
+        model.bipolar(draw(st.sampled_from([1.0, 0.5, 2.0])))
+    else:
+        signed, narrow = draw(st.sampled_from([(0, 0), (1, 0), (1, 1)]))
+        model.quant(
+            draw(st.sampled_from([0.25, 0.5])),
+            draw(st.integers(2, 4)),
+            signed=signed,
+            narrow=narrow,
+        )
+
+
+def block(model, draw) -> None:
+    """A convolution or a pool that fits, maybe with a way round it."""
+    height, width, channels = model.size
+    kernel = draw(st.tuples(st.integers(1, min(3, height)), st.integers(1, min(3, width))))
+    pads = draw(st.lists(st.integers(0, 1), min_size=4, max_size=4))
+    strides = draw(st.lists(st.integers(1, 2), min_size=2, max_size=2))
+    rows = draw(st.sampled_from([2, 4, 6]))
+    groups = draw(st.sampled_from([g for g in (1, 2) if channels % g == 0]))
+    skip, size = model.last, model.size
+    weights = signs(rows, channels // groups, *kernel, seed=draw(st.integers(0, 99)))
+    if draw(st.booleans()):
+        weights *= np.random.default_rng(rows).integers(0, 3, weights.shape)
+        weights[:, 0, 0, 0] = 1
+    conv(model, weights, pads=pads, strides=strides, group=groups)
+    pool = model.size[0] > 1 and model.size[1] > 1 and draw(st.booleans())
+    early = draw(st.booleans())
+    if pool and early:
+        slide(model, "MaxPool", (2, 2), strides=draw(st.sampled_from([[1, 1], [2, 2]])))
+    quantise(model, draw, rows)
+    if pool and not early:
+        slide(model, draw(st.sampled_from(["MaxPool", "AveragePool"])), (2, 2), strides=[2, 2])
+        quantise(model, draw, rows)
+    if model.size == size and draw(st.booleans()):
+        join = draw(st.sampled_from(["Add", "Sub"]))
+        model.node("Mul", skip, 0.5)
+        model.node(join, model.nodes[-2].output[0], model.X)
+        quantise(model, draw, rows)
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_random_models_equal_the_source_in_every_layer(data, chain, tmp_path_factory) -> None:
+    model = start(chain)
+    for _ in range(data.draw(st.integers(1, 3))):
+        block(model, data.draw)
+    path = end(model).save(tmp_path_factory.getbasetemp() / "random.onnx")
+    try:
+        report = trace(path, IMAGES[:8])
+    except UnsupportedOpError as error:
+        # Sums of values that count in different units, and the largest of mixed ones.
+        assert re.search("small whole number|is negated|are negated", str(error)), error
+        return
+    assert report.equal, str(report)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def first_conv(chain, weights=None, **options):
+    return conv(start(chain), signs(M, C, 3, 3) if weights is None else weights, **options)
+
+
+def with_nan(chain):
+    weights = signs(M, C, 3, 3)
+    weights[1, 2, 0, 1] = np.nan
+    return first_conv(chain, weights)
+
+
+def uneven(chain):
+    weights = signs(M, C, 3, 3)
+    weights[2, 1, 1, 1] = 0.2718
+    return first_conv(chain, weights)
+
+
+def by_channel(chain):
+    mean = np.float32([0.4, 0.5, 0.6]).reshape(3, 1, 1)
+    return conv(sized(chain(["N", C, H, W])).node("Sub", chain.X, mean), signs(M, C, 3, 3))
+
+
+def uneven_sum(chain):
+    model = first_conv(chain).bipolar()
+    skip = model.last
+    return conv(model, signs(M, M, 3, 3)).node("Add", skip, model.X)
+
+
+BAD = {
+    "nan": (with_nan, ModelError, "Conv_3.*nan"),
+    "not multiples": (uneven, ModelError, r"Conv_3.*output 2 are not ±s.*0.2718 to 1"),
+    "channels": (
+        lambda c: first_conv(c, signs(M, 2, 3, 3)),
+        ModelError,
+        r"Conv_3.*\[4, 2, 3, 3\].*do not meet 3 channels",
+    ),
+    "groups": (
+        lambda c: first_conv(c, signs(M, 1, 3, 3), group=2),
+        ModelError,
+        "Conv_3.*2 groups",
+    ),
+    "kernel": (
+        lambda c: first_conv(c, kernel_shape=[5, 5]),
+        ModelError,
+        r"Conv_3.*kernel \[5, 5\].*\[3, 3\]",
+    ),
+    "too small": (
+        lambda c: first_conv(c, signs(M, C, 9, 3)),
+        ModelError,
+        "Conv_3.*window of 9 pixels does not fit 7",
+    ),
+    "bias": (
+        lambda c: slide(start(c), "Conv", (3, 3), signs(M, C, 3, 3), np.ones(3, np.float32)),
+        ModelError,
+        r"Conv_3.*bias of shape \[3\] for 4",
+    ),
+    "one axis": (
+        lambda c: c(["N", C, H]).binary_input().node("Conv", c.X, signs(M, C, 3)),
+        UnsupportedOpError,
+        "Conv_3.*two axes",
+    ),
+    "other order": (
+        lambda c: (
+            start(c).node("Transpose", c.X, perm=[0, 1, 3, 2]).node("Conv", c.X, signs(M, C, 3, 3))
+        ),
+        UnsupportedOpError,
+        "Conv_4.*transposes",
+    ),
+    "by channel": (by_channel, UnsupportedOpError, "Sub_0.*element by element.*quantiser"),
+    "transposed": (
+        lambda c: start(c).node("ConvTranspose", c.X, signs(C, M, 2, 2)),
+        UnsupportedOpError,
+        "ConvTranspose_3.*transposed",
+    ),
+    "sliced": (
+        lambda c: start(c).node("Slice", c.X, np.array([0]), np.array([1])),
+        UnsupportedOpError,
+        "Slice_3.*parts of a value",
+    ),
+    "reflected": (
+        lambda c: start(c).node("Pad", c.X, np.array([0, 0, 1, 1, 0, 0, 1, 1]), mode="reflect"),
+        UnsupportedOpError,
+        "Pad_3.*'reflect'",
+    ),
+    "padded channels": (
+        lambda c: start(c).node("Pad", c.X, np.array([0, 1, 0, 0, 0, 0, 0, 0])),
+        UnsupportedOpError,
+        "Pad_3.*rows and columns",
+    ),
+    "pad before a pool": (
+        lambda c: slide(
+            first_conv(c).node("Pad", c.X, np.array([0, 0, 1, 1, 0, 0, 1, 1])), "MaxPool", (2, 2)
+        ),
+        UnsupportedOpError,
+        "MaxPool_5.*follows a Pad",
+    ),
+    "two pads": (
+        lambda c: (
+            start(c)
+            .node("Pad", c.X, np.array([0, 0, 1, 1, 0, 0, 1, 1]), 1.0)
+            .node("Conv", c.X, signs(M, C, 3, 3), pads=[1, 1, 1, 1])
+        ),
+        UnsupportedOpError,
+        "Conv_4.*one padding",
+    ),
+    "average at the edge": (
+        lambda c: slide(first_conv(c).bipolar(), "AveragePool", (2, 2), pads=[1, 1, 1, 1]),
+        UnsupportedOpError,
+        "AveragePool_5.*count_include_pad",
+    ),
+    "places of the largest": (
+        lambda c: start(c).node("MaxPool", c.X, kernel_shape=[2, 2], outputs=2),
+        UnsupportedOpError,
+        "MaxPool_3.*places",
+    ),
+    "mean over channels": (
+        lambda c: start(c).node("ReduceMean", c.X, axes=[1, 2]),
+        UnsupportedOpError,
+        "ReduceMean_3.*no channels",
+    ),
+    "dots into a product": (
+        lambda c: conv(first_conv(c), signs(5, M, 2, 2)),
+        UnsupportedOpError,
+        "Conv_3.*Conv_4.*without being binarised",
+    ),
+    "many levels": (
+        lambda c: conv(first_conv(c).quant(0.5, 5), signs(5, M, 2, 2)),
+        UnsupportedOpError,
+        "Quant_4.*32 levels.*4 bits",
+    ),
+    "bad scale": (lambda c: first_conv(c).quant(-0.5, 2), ModelError, "Quant_4.*scale -0.5"),
+    "bad width": (lambda c: first_conv(c).quant(0.5, 2.5), ModelError, "Quant_4.*bit width"),
+    "one level": (
+        lambda c: first_conv(c).quant(0.5, 1, signed=0, narrow=1),
+        ModelError,
+        "Quant_4.*one level",
+    ),
+    "bad rounding": (
+        lambda c: first_conv(c).quant(0.5, 2, rounding_mode="SOMEHOW"),
+        ModelError,
+        "Quant_4.*SOMEHOW",
+    ),
+    "thresholds": (
+        lambda c: first_conv(c).node(
+            "MultiThreshold", c.X, np.ones(4, np.float32), domain="finn.custom_op.general"
+        ),
+        ModelError,
+        r"MultiThreshold_4.*\[4\], not \(channels, levels\)",
+    ),
+    "thresholds for others": (
+        lambda c: first_conv(c).node(
+            "MultiThreshold", c.X, np.ones((3, 1), np.float32), domain="finn.custom_op.general"
+        ),
+        ModelError,
+        r"MultiThreshold_4.*\[1, 3, 1, 1\].*\[1, 4, 5, 4\]",
+    ),
+    "sizes that differ": (
+        uneven_sum,
+        ModelError,
+        r"Add_6.*\[1, 4, 5, 4\] and \[1, 4, 3, 2\]",
+    ),
+    "a map as scores": (
+        lambda c: first_conv(c),
+        UnsupportedOpError,
+        "Conv_3.*5 x 4 x 4.*one vector",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_maps_are_refused_with_node_and_rule(case, chain, tmp_path) -> None:
+    make, error, message = BAD[case]
+    path = make(chain).save(tmp_path / "bad.onnx")
+    with pytest.raises(error, match=f"(?s)bad.onnx.*{message}") as caught:
+        xnorforge.gen.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_of_another_layout_are_refused(chain, tmp_path) -> None:
+    network = xnorforge.gen.load(end(first_conv(chain).bipolar()).save(tmp_path / "m.onnx"))
+    with pytest.raises(ModelError, match="channels last, move the axis"):
+        network.input.quantise(IMAGES.transpose(0, 3, 1, 2))
