@@ -13,8 +13,9 @@ from math import isqrt
 import numpy as np
 
 from xnorforge.gen.assembly import core_parts, weights_load
-from xnorforge.gen.network import Dense, Network
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.layers import Add, Conv, Dense, Layer, Threshold
+from xnorforge.gen.network import Network
+from xnorforge.gen.plan import Plan
 from xnorforge.sim.reference import Executor, Result
 
 __all__ = ["OtherModel", "other_model"]
@@ -39,9 +40,11 @@ def other_model(network: Network, plan: Plan, images: np.ndarray) -> OtherModel 
     images tell from the network as a whole. None where there is none: without loadable memories.
     """
     right = Executor(network).run(images)
+    stores = core_parts(network, plan).stores
+    loadable = {name for name, config, _ in stores if config.loadable}
     best: OtherModel | None = None
     for seed in range(_TRIES):
-        other = _randomised(network, plan, np.random.default_rng(seed))
+        other = _randomised(network, loadable, np.random.default_rng(seed))
         result = Executor(other).run(images)
         if _same(result, right):
             continue
@@ -65,11 +68,8 @@ def _same(one: Result, other: Result) -> bool:
     return np.array_equal(one.scores, other.scores) and np.array_equal(one.labels, other.labels)
 
 
-def _randomised(network: Network, plan: Plan, rng: np.random.Generator) -> Network:
-    layers = tuple(
-        _random_layer(layer, layer_plan, rng)
-        for layer, layer_plan in zip(network.layers, plan.layers, strict=True)
-    )
+def _randomised(network: Network, loadable: set[str], rng: np.random.Generator) -> Network:
+    layers = tuple(_random_layer(layer, loadable, rng) for layer in network.layers)
     head = network.head
     if head.scale is not None and head.offset is not None:
         order = rng.permutation(network.classes)
@@ -77,17 +77,49 @@ def _randomised(network: Network, plan: Plan, rng: np.random.Generator) -> Netwo
     return replace(network, layers=layers, head=head)
 
 
-def _random_layer(layer: Dense, plan: LayerPlan, rng: np.random.Generator) -> Dense:
-    weights, thresholds = layer.weights, layer.thresholds
-    if plan.weight_store != "const":
-        # A row's preset depends on how many of its weights are negative.
-        if plan.preset_store == "const":
-            weights = rng.permuted(weights, axis=1)
+def _random_layer(layer: Layer, loadable: set[str], rng: np.random.Generator) -> Layer:
+    if isinstance(layer, Dense | Conv):
+        return _random_product(layer, loadable, rng)
+    if isinstance(layer, Threshold) and f"{layer.name}.thresholds" in loadable:
+        spread = layer.source.high // 2 + 1
+        return replace(
+            layer,
+            thresholds=_random_thresholds(layer.thresholds.shape, spread, rng),
+            sign=rng.choice(np.array([-1, 1], np.int8), len(layer.sign)),
+        )
+    if isinstance(layer, Add) and f"{layer.name}.multipliers" in loadable:
+        # The same columns, so that the sums have the same type.
+        order = rng.permutation(len(layer.offsets))
+        return replace(layer, multipliers=layer.multipliers[:, order], offsets=layer.offsets[order])
+    return layer
+
+
+def _random_product(
+    layer: Dense | Conv, loadable: set[str], rng: np.random.Generator
+) -> Dense | Conv:
+    name, kind = layer.name, layer.weight_type
+    weights, thresholds, offsets = layer.weights, layer.thresholds, layer.offsets
+    if f"{name}.weights" in loadable:
+        # A row's preset depends on which weights it has, not on where.
+        if f"{name}.presets" not in loadable:
+            weights = rng.permuted(layer.matrix, axis=1).reshape(weights.shape)
         else:
-            weights = rng.choice(np.array([-1, 1], np.int8), weights.shape)
-    if thresholds is not None and plan.preset_store != "const":
+            step = 2 if kind.kind == "odd" else 1
+            each = np.arange(-kind.high, kind.high + 1, step, dtype=np.int8)
+            weights = rng.choice(each, weights.shape)
+    # One threshold a row is part of its preset.
+    store = f"{name}.presets" if layer.levels <= 1 else f"{name}.thresholds"
+    if thresholds is not None and store in loadable:
         spread = isqrt(layer.columns) * layer.dot_high // layer.columns
-        thresholds = rng.integers(-spread, spread + 1, layer.rows)
-    if weights is layer.weights and thresholds is layer.thresholds:
+        thresholds = _random_thresholds(thresholds.shape, spread, rng)
+    if offsets is not None and f"{name}.presets" in loadable:
+        offsets = rng.permutation(offsets, axis=1)
+    if weights is layer.weights and thresholds is layer.thresholds and offsets is layer.offsets:
         return layer
-    return replace(layer, weights=weights, thresholds=thresholds)
+    return replace(layer, weights=weights, thresholds=thresholds, offsets=offsets)
+
+
+def _random_thresholds(shape: tuple[int, ...], spread: int, rng: np.random.Generator) -> np.ndarray:
+    """Thresholds (..., levels, channels), ascending, or (channels,)."""
+    thresholds = rng.integers(-spread, spread + 1, shape)
+    return np.sort(thresholds, axis=-2) if len(shape) > 1 else thresholds

@@ -10,7 +10,8 @@ import pytest
 
 from xnorforge.gen.assembly import core_parts, weights_load
 from xnorforge.gen.planner import make_plan
-from xnorforge.sim.other_model import other_model
+from xnorforge.sim.other_model import _randomised, other_model
+from xnorforge.sim.random_networks import random_network
 from xnorforge.sim.reference import Executor
 
 STORES = {
@@ -53,3 +54,27 @@ def test_core_without_memories_has_no_other_model(nets):
     constant = {"dense0": {"weight_store": "const", "preset_store": "const"}}
     plan = make_plan(network, device="ecp5-25f", goal="min", overrides=constant)
     assert other_model(network, plan, nets.images(rng, network, 5)) is None
+
+
+def test_random_numbers_keep_every_layer_of_its_type():
+    changed = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        network = random_network(rng)
+        names = [layer.name for layer in network.layers]
+        parts = ("weights", "presets", "thresholds", "multipliers")
+        loadable = {f"{name}.{part}" for name in names for part in parts}
+        assert _randomised(network, set(), rng).layers == network.layers
+        other = _randomised(network, loadable, rng)  # which checks its layers
+        for layer, new in zip(network.layers, other.layers, strict=True):
+            assert new.output == layer.output
+            if new is not layer:
+                changed.add(type(layer).__name__)
+        # Only the weights can be loaded: what the presets follow from stays.
+        weights = {f"{name}.weights" for name in names}
+        for layer, new in zip(
+            network.products, _randomised(network, weights, rng).products, strict=True
+        ):
+            assert (np.sort(layer.matrix, axis=1) == np.sort(new.matrix, axis=1)).all()
+            assert layer.thresholds is new.thresholds and layer.offsets is new.offsets
+    assert changed == {"Dense", "Conv", "Threshold", "Add"}
