@@ -192,6 +192,21 @@ def test_pools_over_the_map(kind, place, chain, tmp_path) -> None:
     check(end(model), tmp_path)
 
 
+def test_a_window_that_sees_padding_only(chain, tmp_path) -> None:
+    model = norm(conv(start(chain), signs(M, C, 7, 6)), M).bipolar()
+    conv(model, signs(M, M, 1, 1), pads=[0, 1, 0, 0], strides=[1, 2])
+    check(end(norm(model, M).bipolar()), tmp_path)
+
+
+def test_pools_of_negated_bits(chain, tmp_path) -> None:
+    # The largest of the negated is the least: the sign goes to the next layer's weights.
+    model = norm(conv(start(chain), signs(8, C, 2, 2)), 8).bipolar()
+    model.node("Mul", model.X, np.float32([1, -1] * 4).reshape(1, 8, 1, 1))
+    slide(model, "MaxPool", (2, 2), strides=[2, 2])
+    slide(model, "MaxPool", (2, 2))
+    check(end(model), tmp_path)
+
+
 def test_an_average_ends_a_network(chain, tmp_path) -> None:
     model = norm(conv(start(chain), signs(8, C, 2, 2)), 8).bipolar()
     conv(model, signs(CLASSES, 8, 1, 1), np.float32([0.5, -1.0, 0.25]))
