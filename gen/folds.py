@@ -8,7 +8,7 @@ pixels, or is several of them, so that beats need no gearbox; only overrides mak
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -16,13 +16,14 @@ from typing import Any
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import conversions
 from xnorforge.gen.errors import PlanError
-from xnorforge.gen.layers import Conv, Pool, Product
+from xnorforge.gen.layers import Conv, Pool, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.store import SPRAM_FAMILIES
 from xnorforge.hw.structures import engine_for
+from xnorforge.hw.threshold import ThresholdConfig
 
 __all__ = ["Fold", "Folds"]
 
@@ -101,7 +102,7 @@ class Folds:
         """Values of PE, SIMD and PL worth a look; of a pool, its lanes as SIMD."""
         layer = self.network.layers[index]
         fixed = self.overrides.get(layer.name, {})
-        if isinstance(layer, Pool):
+        if isinstance(layer, Pool | Threshold):
             found = ([1], _divisors(layer.source.channels), [1])
         elif isinstance(layer, Product):
             rows = layer.rows // layer.groups
@@ -125,6 +126,8 @@ class Folds:
         layer = self.network.layers[index]
         if isinstance(layer, Pool):
             return _window_cycles(layer, simd)
+        if isinstance(layer, Threshold):
+            return layer.source.size // simd
         assert isinstance(layer, Product)
         folds = -(-layer.rows // layer.groups // pe) * -(-layer.columns // simd)
         steps = folds * -(-layer.source.bits // pl) * layer.weight_type.planes
@@ -138,6 +141,8 @@ class Folds:
         cycles = self._cycles(index, pe, simd, pl)
         if isinstance(layer, Pool):
             return self._pool(layer, simd, cycles)
+        if isinstance(layer, Threshold):
+            return self._threshold(layer, simd, cycles)
         assert isinstance(layer, Product)
         fixed = self.overrides.get(layer.name, {})
         measured = engine_for(self.family, simd)
@@ -164,6 +169,13 @@ class Folds:
             else None,
         )
         config = plan.mvu_config(self.family, layer)
+        serial = (
+            ThresholdConfig.behind(config, layer.levels, method="serial")
+            if layer.levels > 1
+            else None
+        )
+        if serial is not None and serial.interval <= config.result_steps:
+            plan = replace(plan, method="serial")
         stores = tuple(
             {
                 kind: resources.mvu_store(config, field, kind)
@@ -172,6 +184,9 @@ class Folds:
             for field in STORE_FIELDS
         )
         engine = resources.engine(config)
+        thresholds = plan.threshold_config(self.family, layer)
+        if thresholds is not None:
+            engine += resources.threshold(thresholds) + resources.store(thresholds.store_config)
         vector_in, lanes_in = layer.columns, simd
         if plan.window is not None:
             assert isinstance(layer, Conv)
@@ -190,6 +205,12 @@ class Folds:
         cost += resources.pool(plan.pool_config(layer), self.family)
         channels = layer.source.channels
         return Fold(plan, cycles, cost, (), channels, lanes, channels, lanes)
+
+    def _threshold(self, layer: Threshold, lanes: int, cycles: int) -> Fold:
+        plan = StreamPlan(layer.name, "threshold", lanes)
+        config = plan.threshold_config(layer, self.family)
+        cost = resources.threshold(config) + resources.store(config.store_config)
+        return Fold(plan, cycles, cost, (), config.rows, lanes, config.rows, lanes)
 
     def _window(self, layer: Conv | Pool, lanes: int) -> WindowPlan:
         """A line buffer that never makes its source wait, in the memory that suits it."""

@@ -209,6 +209,12 @@ class Network(NetworkMethods):
         """Names of what layer `index` takes."""
         return self.layers[index].inputs or (self.layers[index - 1].name if index else INPUT,)
 
+    def type_of(self, name: str) -> ValueType:
+        """Type of what a layer gives, or of the input."""
+        if name == INPUT:
+            return self.input.value
+        return next(layer for layer in self.layers if layer.name == name).output
+
     def consumers(self) -> dict[str, list[str]]:
         """Who takes what, by name; a layer that takes a value twice is there twice."""
         found: dict[str, list[str]] = {INPUT: [], **{layer.name: [] for layer in self.layers}}

@@ -8,7 +8,7 @@ from typing import Any
 
 from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError
-from xnorforge.gen.layers import Layer, Pool, Product
+from xnorforge.gen.layers import Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.hw.popcount import PIPELINES, STRUCTURES
 
@@ -57,9 +57,9 @@ def read_overrides(
 
 
 def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> None:
-    if isinstance(layer, Pool):
+    if isinstance(layer, Pool | Threshold):
         if field != "simd":
-            raise PlanError(f"{where}: a pool has no {field}; its only field is simd, its lanes")
+            raise PlanError(f"{where}: has no {field}; its only field is simd, its lanes")
         channels = layer.source.channels
         if not isinstance(value, int) or value < 1 or channels % value:
             raise PlanError(f"{where}: simd must divide {channels} channels, not {value!r}")

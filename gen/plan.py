@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnorforge.gen.errors import PlanError
-from xnorforge.gen.layers import Conv, Layer, Pool, Product
+from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
+from xnorforge.hw.add import AddConfig
+from xnorforge.hw.concat import ConcatConfig
 from xnorforge.hw.folding import Folding
+from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
+from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.window import WindowConfig
 
-__all__ = ["LayerPlan", "Plan", "StreamPlan", "WindowPlan"]
+__all__ = ["ForkPlan", "LayerPlan", "Plan", "StreamPlan", "WindowPlan"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,64 @@ class WindowPlan:
 
 
 @dataclass(frozen=True)
+class ForkPlan:
+    """The queues behind a value that several layers take.
+
+    value: the layer that gives it, or "input". depths: beats of each consumer's queue, in the
+    order of the layers. stores: their memories, as in `hw.stream`.
+    """
+
+    value: str
+    depths: tuple[int, ...]
+    stores: tuple[str, ...]
+
+    def config(self, width: int) -> ForkConfig:
+        return ForkConfig(width, self.depths, self.stores)
+
+
+@dataclass(frozen=True)
 class StreamPlan:
-    """A layer without weights. lanes: channels a beat. window: of a pool."""
+    """A layer without weights. lanes: channels a beat. window: of a pool. method: of thresholds,
+    as in `ThresholdConfig`."""
 
     name: str
     op: str
     lanes: int
     window: WindowPlan | None = None
+    method: str = "parallel"
 
     @property
     def folds(self) -> list[int]:
         return [self.lanes]
+
+    def threshold_config(self, layer: Threshold, family: str) -> ThresholdConfig:
+        """The ThresholdUnit of a layer of thresholds: its numbers come a vector at a time."""
+        source = layer.source
+        return ThresholdConfig(
+            rows=source.channels,
+            levels=len(layer.thresholds),
+            kind=source.kind,
+            bits=source.bits,
+            lanes=self.lanes,
+            method=self.method,
+            signs=True,
+            family=family,
+        )
+
+    def add_config(self, layer: Add, family: str) -> AddConfig:
+        return AddConfig(
+            channels=layer.output.channels,
+            lanes=self.lanes,
+            kinds=tuple(source.kind for source in layer.sources),
+            bits=tuple(source.bits for source in layer.sources),
+            output_bits=layer.output.bits,
+            family=family,
+            **_add_widths(layer),
+        )
+
+    def concat_config(self, layer: Concat) -> ConcatConfig:
+        channels = tuple(source.channels for source in layer.sources)
+        return ConcatConfig(channels, layer.output.bits, self.lanes)
 
     def pool_config(self, layer: Pool) -> PoolConfig:
         source = layer.source
@@ -90,7 +141,8 @@ class LayerPlan(Folding):
     "const" (logic, never loaded), weights "spram" (loaded before use). scores: True for the last
     layer. structure, pipeline: the popcounts' (`hw.popcount`); "": the measured choice of the day,
     which a plan made by the planner names. rows, columns: of one of `sets` weight matrices.
-    planes: of a weight. vectors: windows an image.
+    planes: of a weight. vectors: windows an image. method: how several thresholds a row are
+    compared, as in `ThresholdConfig`.
     """
 
     name: str
@@ -111,6 +163,7 @@ class LayerPlan(Folding):
     planes: int = 1
     vectors: int = 1
     window: WindowPlan | None = None
+    method: str = "parallel"
 
     @property
     def folds(self) -> list[int]:
@@ -141,6 +194,13 @@ class LayerPlan(Folding):
             **_extras(layer),
         )
 
+    def threshold_config(self, family: str, layer: Product) -> ThresholdConfig | None:
+        """The ThresholdUnit behind the engine, where a row has more than one threshold."""
+        if layer.levels < 2:
+            return None
+        config = self.mvu_config(family, layer)
+        return ThresholdConfig.behind(config, layer.levels, method=self.method)
+
 
 def _extras(layer: Product) -> dict[str, Any]:
     """What an engine needs beyond a dense binary layer."""
@@ -166,6 +226,7 @@ class Plan:
     board). lanes: image elements a beat of the core's image stream. link: "uart". reasons:
     (memory, why it lies where it does), for people. board_record: the board as the plan was made
     for it (`Board.to_json`), so that a bundle needs no board file; None for a bare device.
+    forks: a value that several layers take has one.
     """
 
     family: str
@@ -178,6 +239,11 @@ class Plan:
     layers: tuple[LayerPlan | StreamPlan, ...]
     reasons: tuple[tuple[str, str], ...] = ()
     board_record: dict[str, Any] | None = None
+    forks: tuple[ForkPlan, ...] = ()
+
+    def fork(self, value: str) -> ForkPlan:
+        """The queues behind a value."""
+        return next(fork for fork in self.forks if fork.value == value)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -187,6 +253,10 @@ class Plan:
         fields = {f.name for f in dataclasses.fields(cls)}
         kept = {k: v for k, v in item.items() if k in fields}
         kept["layers"] = tuple(_layer_plan(layer) for layer in item["layers"])
+        kept["forks"] = tuple(
+            ForkPlan(fork["value"], tuple(fork["depths"]), tuple(fork["stores"]))
+            for fork in item.get("forks", ())
+        )
         kept["reasons"] = tuple((name, reason) for name, reason in item.get("reasons", ()))
         return cls(**kept)
 
@@ -226,6 +296,7 @@ class Plan:
         structure = {
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
             "shapes": [_shape(layer) for layer in network.layers],
+            "forks": [dataclasses.asdict(fork) for fork in self.forks],
             "lanes": self.lanes,
             "family": self.family,
             "input": [network.input.value.kind, network.input.value.bits, network.input.value.size],
@@ -238,6 +309,10 @@ class Plan:
         return int.from_bytes(digest[:4], "big")
 
 
+def _add_widths(layer: Add) -> dict[str, Any]:
+    return AddConfig.number_widths(layer.multipliers, layer.offsets)
+
+
 def _shape(layer: Layer) -> list[Any]:
     """What of a layer shapes circuits beyond its plan: windows, padding, kinds, levels."""
     sources = [dataclasses.asdict(source) for source in layer.sources]
@@ -245,6 +320,8 @@ def _shape(layer: Layer) -> list[Any]:
     for name in ("window", "weight_type"):
         if hasattr(layer, name):
             shape.append(dataclasses.asdict(getattr(layer, name)))
+    if isinstance(layer, Add):
+        shape.append(_add_widths(layer))
     shape += [getattr(layer, name, None) for name in ("groups", "pad_value", "kind", "levels")]
     return shape
 

@@ -17,6 +17,7 @@ from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.store import FAMILIES, StoreConfig
+from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.width import WidthConverterConfig
 from xnorforge.hw.window import WindowConfig
 
@@ -36,6 +37,7 @@ __all__ = [
     "head_terms",
     "pool_terms",
     "store_terms",
+    "threshold_terms",
     "window_terms",
 ]
 
@@ -379,6 +381,24 @@ def pool_terms(config: PoolConfig, family: str) -> Terms:
         choose=bits * (1 if config.element_bits == 1 and config.mode == "max" else 2),
     )
     terms["count.carries"] = chain(taps, family)
+    return terms
+
+
+def threshold_terms(config: ThresholdConfig) -> Terms:
+    """The comparison with several thresholds a channel, without its store."""
+    comparators = config.lanes * (config.levels if config.method == "parallel" else 1)
+    bits = config.lanes * config.bits
+    delay = config.store_config.latency
+    queue = config.credits * config.lanes * config.output_bits
+    chosen = 0 if config.method == "parallel" else config.lanes * config.level_bits
+    terms: Terms = Counter(
+        accumulate=comparators * config.level_bits,
+        count=_bits(config.nf) + _bits(config.store_config.depth) + _states(config.credits),
+        registers=bits * delay + queue + 2 * delay + config.lanes * config.output_bits,
+        lone=bits * delay + queue,
+        choose=chosen * _tables(config.levels) + queue + comparators,
+    )
+    terms["accumulate.carries"] = comparators * chain(config.level_bits, config.family)
     return terms
 
 

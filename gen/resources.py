@@ -35,12 +35,14 @@ from xnorforge.gen.resource_terms import (
     head_terms,
     pool_terms,
     store_terms,
+    threshold_terms,
     window_terms,
 )
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.store import FAMILIES, StoreConfig
+from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.width import WidthConverterConfig
 from xnorforge.hw.window import WindowConfig
 
@@ -69,6 +71,7 @@ __all__ = [
     "pool",
     "shell",
     "store",
+    "threshold",
     "window",
 ]
 
@@ -229,6 +232,11 @@ def window(config: WindowConfig) -> Resources:
     return _weighed(config.family, *_window(config))
 
 
+def threshold(config: ThresholdConfig) -> Resources:
+    """A ThresholdUnit without its store."""
+    return _weighed(config.family, threshold_terms(config), Resources())
+
+
 def pool(config: PoolConfig, family: str) -> Resources:
     """A PoolReducer."""
     return _weighed(family, pool_terms(config, family), Resources())
@@ -259,6 +267,9 @@ def block_terms(
         return _window(config)
     if isinstance(config, PoolConfig):
         return pool_terms(config, family), Resources()
+    if isinstance(config, ThresholdConfig):
+        terms, exact = _store(config.store_config)
+        return _sum(threshold_terms(config), terms), exact
     terms, exact = _mvu_store(config, "buffer_store", config.buffer_store, elements)
     return _sum(engine_terms(config, elements), terms), exact
 

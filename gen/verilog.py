@@ -12,8 +12,9 @@ from amaranth.back import rtlil
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from xnorforge.gen.assembly import Core, CoreParts
+from xnorforge.gen.assembly import CoreParts
 from xnorforge.gen.boards import baud_divisor, plan_board
+from xnorforge.gen.core import Core
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import run_tool

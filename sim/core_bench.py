@@ -16,7 +16,8 @@ from types import SimpleNamespace
 import numpy as np
 from amaranth.hdl import Cat
 
-from xnorforge.gen.assembly import Core, CoreParts, core_parts, weights_load
+from xnorforge.gen.assembly import CoreParts, core_parts, weights_load
+from xnorforge.gen.core import Core
 from xnorforge.gen.network import Head, Network
 from xnorforge.gen.plan import LayerPlan, Plan
 from xnorforge.sim.bench import Monitor, Sink, Source, run

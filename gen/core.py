@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Core: the blocks of an accelerator joined, behind bus-neutral ports."""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from xnorforge.gen.assembly import IMAGE, CoreParts
+from xnorforge.gen.cycles import StageConfig
+from xnorforge.hw.add import AddConfig, AddUnit
+from xnorforge.hw.concat import ConcatConfig, ConcatUnit
+from xnorforge.hw.config_chain import ConfigHead
+from xnorforge.hw.fork import Fork, ForkConfig
+from xnorforge.hw.head import ArgMaxHead, HeadConfig
+from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
+from xnorforge.hw.pool import PoolConfig, PoolReducer
+from xnorforge.hw.store import Store
+from xnorforge.hw.tally import Cycle, Tally
+from xnorforge.hw.threshold import ThresholdConfig, ThresholdUnit
+from xnorforge.hw.width import WidthConverter, WidthConverterConfig
+from xnorforge.hw.window import SlidingWindow, WindowConfig
+from xnorforge.sw import protocol
+
+__all__ = ["Core"]
+
+_CIRCUITS = {
+    AddConfig: ("add", AddUnit),
+    ConcatConfig: ("concat", ConcatUnit),
+    ForkConfig: ("fork", Fork),
+    HeadConfig: ("head", ArgMaxHead),
+    MvuConfig: ("mvu", MatrixVectorUnit),
+    PoolConfig: ("pool", PoolReducer),
+    ThresholdConfig: ("threshold", ThresholdUnit),
+    WidthConverterConfig: ("width", WidthConverter),
+    WindowConfig: ("window", SlidingWindow),
+}
+
+
+class Core(wiring.Component):
+    """The bus-neutral accelerator core: images in, scores and labels out, weights in.
+
+    One clock domain. Throughput and latency: `gen.cycles.predict(parts.stages)`, exact.
+    Back-pressure: every stream stalls, none drops; `config` is always ready.
+
+    Parameters
+    ----------
+    parts : CoreParts
+    image_bits : int
+        Width of an image beat (lanes x element bits).
+    plan_hash : int
+        Read as a register.
+
+    Members
+    -------
+    As docs/architecture.md, "Core": plain signals, so that the Verilog module reads well.
+    """
+
+    def __init__(self, *, parts: CoreParts, image_bits: int, plan_hash: int):
+        self.parts = parts
+        self.plan_hash = plan_hash
+        super().__init__(
+            {
+                "image_data": In(image_bits),
+                "image_valid": In(1),
+                "image_ready": Out(1),
+                "result_score": Out(signed(parts.head.score_bits)),
+                "result_label": Out(16),
+                "result_last": Out(1),
+                "result_valid": Out(1),
+                "result_ready": In(1),
+                "config_data": In(8),
+                "config_first": In(1),
+                "config_valid": In(1),
+                "config_ready": Out(1),
+                "register_address": In(4),
+                "register_data": Out(32),
+                "flush": In(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        parts = self.parts
+        m = Module()
+
+        # --- weights: the chain's head, then every store in load order
+        payload = parts.payload()
+        m.submodules.config = chain = ConfigHead(
+            load_bytes=len(payload),
+            init_digest=None if parts.must_load else protocol.crc32(payload),
+        )
+        m.d.comb += [
+            chain.i.payload.data.eq(self.config_data),
+            chain.i.payload.first.eq(self.config_first),
+            chain.i.valid.eq(self.config_valid),
+            self.config_ready.eq(chain.i.ready),
+        ]
+        stores = {}
+        load = chain.load_o
+        for name, config, words in parts.stores:
+            m.submodules[f"{name}_store"] = stores[name] = store = Store(config=config, init=words)
+            if config.loadable:
+                wiring.connect(m, load, store.load_i)
+                load = store.load_o
+        wiring.connect(m, load, chain.load_i)
+
+        # --- datapath: flushed as one, stores aside
+        names = iter([name for name, _, _ in parts.stores])
+        ready = chain.model_valid
+        outputs: list[list] = []
+        for index, (config, wires) in enumerate(zip(parts.stages, parts.wires, strict=True)):
+            kind, circuit = _CIRCUITS[type(config)]
+            stage = circuit(config=config)
+            m.submodules[kind if kind == "head" else f"{kind}_{index}"] = ResetInserter(self.flush)(
+                stage
+            )
+            for address, data in _memories(config, stage):
+                store = stores[next(names)]
+                m.d.comb += [store.address.eq(address), data.eq(store.data)]
+            for port, (source, branch) in zip(_ports(stage, "i"), wires, strict=True):
+                if source == IMAGE:
+                    m.d.comb += [
+                        Value.cast(port.payload).eq(self.image_data),
+                        port.valid.eq(self.image_valid & ready),
+                        self.image_ready.eq(port.ready & ready),
+                    ]
+                    continue
+                upstream = outputs[source][branch]
+                m.d.comb += [
+                    Value.cast(port.payload).eq(upstream.payload),
+                    port.valid.eq(upstream.valid),
+                    upstream.ready.eq(port.ready),
+                ]
+            outputs.append(_ports(stage, "o"))
+        (upstream,) = outputs[-1]
+        m.d.comb += [
+            self.result_score.eq(upstream.payload.score),
+            self.result_label.eq(upstream.payload.label),
+            self.result_last.eq(upstream.payload.last),
+            self.result_valid.eq(upstream.valid),
+            upstream.ready.eq(self.result_ready),
+        ]
+        self._registers(m, chain)
+        return m
+
+    def _registers(self, m, chain) -> None:
+        """Identity, status and the cycle counters behind the register bus."""
+        # An image is "in flight" from its first beat until its last result beat. Events come late
+        # in their cycle: each goes through a register before it is counted.
+        taken, ends, starved, stalled = (
+            Signal(name=name) for name in ("taken", "frame_ends", "starved", "stalled")
+        )
+        m.d.sync += [
+            taken.eq(self.image_valid & self.image_ready & ~self.flush),
+            ends.eq(self.result_valid & self.result_ready & self.result_last & ~self.flush),
+            starved.eq(self.image_ready & ~self.image_valid),
+            stalled.eq(self.result_valid & ~self.result_ready),
+        ]
+        beat = Cycle(count=self.parts.beats)
+        in_flight = Tally(limit=self.parts.images_held)
+        for name, part in (("beat", beat), ("in_flight", in_flight)):
+            m.submodules[name] = ResetInserter(self.flush)(part)
+        m.d.comb += [
+            beat.step.eq(taken),
+            in_flight.up.eq(taken & beat.first),
+            in_flight.down.eq(ends),
+        ]
+
+        counters = {
+            protocol.Register.BUSY_CYCLES: in_flight.some,
+            protocol.Register.STARVED_CYCLES: starved,
+            protocol.Register.STALLED_CYCLES: stalled,
+            protocol.Register.FRAMES: ends,
+        }
+        words = {
+            protocol.Register.MAGIC: C(protocol.MAGIC, 32),
+            protocol.Register.VERSION: C(protocol.VERSION, 32),
+            protocol.Register.PLAN_HASH: C(self.plan_hash, 32),
+            protocol.Register.WEIGHTS_DIGEST: chain.weights_digest,
+            protocol.Register.STATUS: chain.model_valid,
+        }
+        for register, event in counters.items():
+            words[register] = count = Signal(32, name=register.name.lower())
+            m.d.sync += count.eq(count + event)
+        with m.Switch(self.register_address):
+            for register, word in words.items():
+                with m.Case(int(register)):
+                    m.d.sync += self.register_data.eq(word)
+            with m.Default():
+                m.d.sync += self.register_data.eq(0)
+
+
+def _ports(stage, side: str) -> list:
+    """The input ("i") or output ("o") streams of a stage."""
+    several = getattr(stage, {"i": "inputs", "o": "outputs"}[side], None)
+    return [getattr(stage, side)] if several is None else several
+
+
+def _memories(config: StageConfig, stage) -> list[tuple]:
+    """(address, data) of the stores that a stage reads, in the order of `CoreParts.stores`."""
+    if isinstance(config, MvuConfig):
+        return [
+            (stage.weight_address, stage.weight_data),
+            (stage.preset_address, stage.preset_data),
+        ]
+    reads = (
+        isinstance(config, ThresholdConfig)
+        or (isinstance(config, HeadConfig) and config.affine)
+        or (isinstance(config, AddConfig) and config.store_config is not None)
+    )
+    return [(stage.address, stage.data)] if reads else []

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Random plans: layers folded anyhow, memories of any kind, line buffers of any depth."""
+
+from __future__ import annotations
+
+import random
+from math import gcd
+
+from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
+from xnorforge.gen.network import Network
+from xnorforge.gen.plan import ForkPlan, LayerPlan, Plan, StreamPlan, WindowPlan
+
+__all__ = ["random_plan"]
+
+
+def random_plan(rng: random.Random, network: Network, family: str | None = None) -> Plan:
+    """A legal plan of a network, mostly of folds that no planner would choose."""
+    family = family or rng.choice(["ice40", "ecp5", "gowin"])
+    return Plan(
+        family=family,
+        device="bare",
+        board=None,
+        clock_hz=1e8,
+        link="uart",
+        baud=1_000_000,
+        lanes=rng.randint(1, min(network.input.value.size, 40)),
+        layers=tuple(_layer(rng, layer, family) for layer in network.layers),
+        forks=tuple(
+            # Deep enough for any branch: a whole value fits.
+            ForkPlan(
+                name, (network.type_of(name).size + 2,) * len(consumers), ("lut",) * len(consumers)
+            )
+            for name, consumers in network.consumers().items()
+            if len(consumers) > 1
+        ),
+    )
+
+
+def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamPlan:
+    method = rng.choice(["parallel", "serial"])
+    if isinstance(layer, Pool):
+        lanes = rng.choice(_divisors(layer.source.channels))
+        return StreamPlan(layer.name, "pool", lanes, _window(rng, layer, lanes, family))
+    if isinstance(layer, Threshold):
+        lanes = rng.randint(1, layer.source.channels)
+        return StreamPlan(layer.name, "threshold", lanes, method=method)
+    if isinstance(layer, Add):
+        return StreamPlan(layer.name, "add", rng.randint(1, layer.output.channels))
+    if isinstance(layer, Concat):
+        shared = gcd(*(source.channels for source in layer.sources[:-1]))
+        return StreamPlan(layer.name, "concat", rng.choice(_divisors(shared)))
+    assert isinstance(layer, Product)
+    rows = layer.rows // layer.groups
+    window = None
+    if isinstance(layer, Conv):
+        lanes = rng.choice(_divisors(layer.source.channels // layer.groups))
+        window = _window(rng, layer, lanes, family)
+    return LayerPlan(
+        name=layer.name,
+        rows=rows,
+        columns=layer.columns,
+        input_kind=layer.source.kind,
+        input_bits=layer.source.bits,
+        scores=layer.levels != 1,
+        pe=rng.randint(1, rows),
+        simd=rng.randint(1, layer.columns),
+        pl=rng.randint(1, layer.source.bits),
+        weight_store=rng.choice(["block", "lut", "const"]),
+        preset_store=rng.choice(["block", "lut", "const"]),
+        buffer_store=rng.choice(["block", "lut"]),
+        sets=layer.groups,
+        planes=layer.weight_type.planes,
+        vectors=layer.vectors,
+        window=window,
+        method=method,
+    )
+
+
+def _window(rng: random.Random, layer: Conv | Pool, lanes: int, family: str) -> WindowPlan:
+    """A line buffer between the smallest that works and some more than never waits."""
+    store = rng.choice(["block", "lut"])
+    whole = WindowPlan(lanes, layer.source.pixels + 1, store).config(layer, family)
+    low, high = whole.min_depth, whole.bubble_free_depth
+    return WindowPlan(lanes, rng.choice([low, high, rng.randint(low, high + 3)]), store)
+
+
+def _divisors(number: int) -> list[int]:
+    return [width for width in range(1, number + 1) if number % width == 0]
