@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from amaranth import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.store import StoreConfig
@@ -203,7 +203,8 @@ class AddUnit(wiring.Component):
     -------
     i_0, i_1, ... : In(stream of lanes x bits)
         A source each; `ready` follows the others' `valid` in the same cycle.
-    o : Out(stream of lanes x output_bits, signed)
+    o : Out(stream of lanes x output_bits)
+        Two's complement.
     address, data : Out, In
         To the store and back after its latency; only with `config.store_config`.
     """
@@ -214,7 +215,7 @@ class AddUnit(wiring.Component):
             f"i_{k}": In(stream.Signature(unsigned(c.lanes * bits)))
             for k, bits in enumerate(c.bits)
         }
-        ports["o"] = Out(stream.Signature(data.ArrayLayout(signed(c.output_bits), c.lanes)))
+        ports["o"] = Out(stream.Signature(unsigned(c.lanes * c.output_bits)))
         if c.store_config:
             ports["address"] = Out(c.store_config.address_bits)
             ports["data"] = In(c.store_config.width)

@@ -138,8 +138,8 @@ class ThresholdConfig:
 
     @property
     def level_bits(self) -> int:
-        """Bits of a stored level: a threshold less 1, from `lowest - 1` (always) to `high`."""
-        return max(self.lowest - 1, -self.lowest, self.high).bit_length() + 1
+        """Bits of a stored level: a threshold's negative, from `-lowest` down to `-high - 1`."""
+        return max(-self.lowest, self.high).bit_length() + 1
 
     @property
     def lane_bits(self) -> int:
@@ -200,7 +200,8 @@ class ThresholdConfig:
     def words(self, thresholds: np.ndarray, sign: np.ndarray | None = None) -> list[int]:
         """Words of the store: word `(border * sets + set) * NF + nf`, lane p at `p * lane_bits`.
 
-        A lane holds its levels ascending, each a threshold less 1, then its sign (1: negative).
+        A lane holds its levels ascending, each the negative of the threshold, so that the sign of a
+        sum tells; then its sign (1: negative).
         thresholds: (levels, sets * rows) or (borders, levels, sets * rows), ascending; sign: ±1
         (sets * rows,): the count is of `sign * x >= threshold`.
         """
@@ -208,8 +209,7 @@ class ThresholdConfig:
         negative = np.zeros(bank.shape[-1], dtype=bool) if sign is None else sign < 0
         if negative.any() and not self.signs:
             raise ValueError("This ThresholdUnit has no signs")
-        stored = np.where(negative, 1 - bank[:, ::-1], bank) - 1
-        stored = stored.clip(self.lowest - 1, self.high)
+        stored = -np.where(negative, 1 - bank[:, ::-1], bank).clip(self.lowest, self.high + 1)
         fields = np.concatenate(
             [stored & ((1 << self.level_bits) - 1)]
             + [np.broadcast_to(negative, (self.borders, 1, len(negative)))] * self.signs,
@@ -339,7 +339,7 @@ class ThresholdUnit(wiring.Component):
         """All levels at once; as they ascend, each bit of the count is one comparison's."""
         met = Signal(len(levels), name=f"{name}_met", reset_less=True)
         inverted = Signal(name=f"{name}_sign", reset_less=True)
-        m.d.sync += [met.eq(Cat(value > level for level in levels)), inverted.eq(sign)]
+        m.d.sync += [met.eq(Cat(_meets(value, level) for level in levels)), inverted.eq(sign)]
         chosen = [met[level] for level in range(len(levels))]
         bits = []
         while chosen:
@@ -365,9 +365,14 @@ class ThresholdUnit(wiring.Component):
                 index = ((node - (1 << (depth - 1))) * 2 + 1) * half - 1
                 with m.Case(node):
                     m.d.comb += level.eq(levels[index])
-        m.d.sync += [found.eq(Cat(value > level, place)), inverted.eq(sign)]
+        m.d.sync += [found.eq(Cat(_meets(value, level), place)), inverted.eq(sign)]
         count = found[: c.output_bits]
         return count ^ inverted.replicate(c.output_bits) if c.signs else count
+
+
+def _meets(value: Value, level: Value) -> Value:
+    """Whether a number is at least the threshold of a stored level."""
+    return ~(value + level)[-1]
 
 
 def _delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
