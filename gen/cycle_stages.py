@@ -95,7 +95,8 @@ class MvuStage(Stage):
 
     def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
         super().__init__(inputs, outputs)
-        self.c = config
+        self.sf, self.nf, self.groups = config.sf, config.nf, config.groups
+        self.result_steps = config.result_steps
         self.in_beats = config.sf * config.vectors
         self.out_beats = config.nf * config.vectors
         self.credits, self.latency = config.credits, config.latency
@@ -111,8 +112,8 @@ class MvuStage(Stage):
         return [(self.offers, self.out_beats), (self.accepts, self.in_beats)]
 
     def advance(self) -> None:
-        sf, nf, groups = self.c.sf, self.c.nf, self.c.groups
-        first_pass, result_steps = sf * groups, self.c.result_steps
+        sf, nf, groups = self.sf, self.nf, self.groups
+        first_pass, result_steps = sf * groups, self.result_steps
         # Steps of the first pass wait for their beats, the last of a result for a credit.
         one_pass = result_steps == first_pass
         while True:
@@ -141,9 +142,9 @@ class MvuStage(Stage):
 
     def _first_pass(self, vector: int, one_pass: bool, credit: int | None) -> bool:
         """Steps of a vector's first pass; whether all of them are known."""
-        sf, wait = self.c.sf, self.c.groups - 1
+        sf, wait = self.sf, self.groups - 1
         end = sf - 1 if one_pass else sf
-        frees = one_pass and self.c.nf == 1
+        frees = one_pass and self.nf == 1
         first = vector * sf
         issued = self.issued
         arrived = self.inputs[first + self.sf_done : first + end]

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
-from math import lcm
+from math import ceil, lcm
 
 import numpy as np
 
 from xnorforge.gen.cycle_stages import RULES, Stage, StageConfig, Times
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
-from xnorforge.hw.window import WindowConfig
 
 __all__ = ["Prediction", "StageConfig", "Timeline", "predict", "timeline"]
 
 _MOST_FRAMES = 4000
+_FEW_FRAMES = 64
 _LONGEST_PERIOD = 16
 
 
@@ -58,76 +58,107 @@ class Prediction:
     stage_intervals: tuple[int, ...]
 
 
+@dataclass(eq=False)
+class _Stream:
+    """Transfers between two stages; None stands for the core's source or sink.
+
+    frame: beats an image. offers, accepts: what the stages before and after it say.
+    """
+
+    times: Times
+    before: int | None
+    after: int | None
+    offers: Times | None = None
+    accepts: Times | None = None
+    frame: int = 0
+
+
 class _Chain:
     """Stages joined by streams; stream s carries beats from stage s - 1 to stage s."""
 
     def __init__(self, configs: Sequence[StageConfig]):
-        self.streams: list[Times] = [array("q") for _ in range(len(configs) + 1)]
+        last = len(configs)
+        self.streams = [
+            _Stream(array("q"), s - 1 if s else None, s if s < last else None)
+            for s in range(last + 1)
+        ]
         self.stages: list[Stage] = [
-            RULES[type(config)](config, self.streams[i], self.streams[i + 1])
-            for i, config in enumerate(configs)
+            RULES[type(config)](config, self.streams[s].times, self.streams[s + 1].times)
+            for s, config in enumerate(configs)
         ]
         self.units = _units(self.stages)
-        # Beats an image on each stream.
-        self.beats = [
-            units * stage.in_beats for units, stage in zip(self.units, self.stages, strict=True)
-        ]
-        self.beats.append(self.units[-1] * self.stages[-1].out_beats)
+        for stage, units, before, after in zip(
+            self.stages, self.units, self.streams, self.streams[1:], strict=False
+        ):
+            before.accepts, before.frame = stage.accepts, units * stage.in_beats
+            after.offers, after.frame = stage.offers, units * stage.out_beats
 
-    def run(self, frames: int, gaps: Sequence[int] | None) -> None:
+    def run(
+        self, frames: int, gaps: Sequence[int] | None = None, pace: Fraction = Fraction(0)
+    ) -> None:
         """Evaluate until all beats of `frames` images have moved, or nothing moves any more.
 
         gaps: idle cycles of the source before each image beat; None: a source without gaps or
-            end.
+            end. pace: such a source begins image f not before cycle `f * pace`.
         """
-        last = len(self.streams) - 1
-        wanted = [frames * beats for beats in self.beats]
-        progress = True
-        while progress and any(
-            len(stream) < count for stream, count in zip(self.streams, wanted, strict=True)
-        ):
-            progress = False
-            for s, stream in enumerate(self.streams):
-                if s:
-                    self.stages[s - 1].advance()
-                if s < last:
-                    self.stages[s].advance()
-                first = len(stream)
-                end = len(self.stages[s].accepts) if s < last else len(self.stages[s - 1].offers)
-                if s:
-                    end = min(end, len(self.stages[s - 1].offers))
-                elif gaps is not None:
-                    end = min(end, len(gaps))
-                if first >= end:
-                    continue
-                progress = True
-                accepts = self.stages[s].accepts[first:end] if s < last else [0] * (end - first)
-                if s:
-                    _move(stream, self.stages[s - 1].offers[first:end], accepts)
-                elif gaps is None:
-                    _move(stream, accepts, accepts)
-                else:
-                    _move_after(stream, gaps[first:end], accepts)
+        stale = [True] * len(self.stages)
+        while any(stale):
+            for index, stage in enumerate(self.stages):
+                if stale[index]:
+                    stale[index] = False
+                    stage.advance()
+            for stream in self.streams:
+                moved = _move(stream) if stream.offers is not None else _send(stream, gaps, pace)
+                if moved:
+                    for index in (stream.before, stream.after):
+                        if index is not None:
+                            stale[index] = True
+            if all(len(s.times) >= frames * s.frame for s in self.streams):
+                return
 
 
-def _move(stream: Times, offers: Sequence[int], accepts: Sequence[int]) -> None:
-    """Transfers in the first cycles that both sides allow, each after the one before it."""
-    time = stream[-1] if stream else -1
-    for offered, accepted in zip(offers, accepts, strict=True):
+def _move(stream: _Stream) -> bool:
+    """Transfers in the first cycles that both sides allow, each after the one before it.
+
+    Whether there was any.
+    """
+    times, offers, accepts = stream.times, stream.offers, stream.accepts
+    assert offers is not None
+    first, end = len(times), len(offers)
+    if accepts is not None:
+        end = min(end, len(accepts))
+    if first >= end:
+        return False
+    accepted_at = offers if accepts is None else accepts
+    time = times[-1] if first else -1
+    for offered, accepted in zip(offers[first:end], accepted_at[first:end], strict=True):
         time += 1
         if offered > time:
             time = offered
         if accepted > time:
             time = accepted
-        stream.append(time)
+        times.append(time)
+    return True
 
 
-def _move_after(stream: Times, gaps: Sequence[int], accepts: Sequence[int]) -> None:
-    """Transfers of a source that pauses after each."""
-    time = stream[-1] if stream else -1
-    for gap, accepted in zip(gaps, accepts, strict=True):
-        time = max(time + 1 + gap, accepted)
-        stream.append(time)
+def _send(stream: _Stream, gaps: Sequence[int] | None, pace: Fraction) -> bool:
+    """The source's transfers, as `_move`."""
+    times, accepts = stream.times, stream.accepts
+    assert accepts is not None
+    first, end = len(times), len(accepts)
+    if gaps is not None:
+        end = min(end, len(gaps))
+    time = times[-1] if first else -1
+    for beat in range(first, end):
+        time += 1
+        if gaps is not None:
+            time += gaps[beat]
+        elif beat % stream.frame == 0:
+            time = max(time, ceil(beat // stream.frame * pace))
+        if accepts[beat] > time:
+            time = accepts[beat]
+        times.append(time)
+    return first < end
 
 
 def _units(stages: Sequence[Stage]) -> list[int]:
@@ -149,50 +180,66 @@ def timeline(
         before; None: none.
     """
     chain = _Chain(configs)
-    chain.run(frames, [0] * (frames * chain.beats[0]) if gaps is None else gaps)
-    return Timeline(image=chain.streams[0].tolist(), result=chain.streams[-1].tolist())
+    source, sink = chain.streams[0], chain.streams[-1]
+    chain.run(frames, [0] * (frames * source.frame) if gaps is None else gaps)
+    return Timeline(image=source.times.tolist(), result=sink.times.tolist())
 
 
 def predict(configs: Sequence[StageConfig]) -> Prediction:
     """Latency and steady interval of a chain of stages."""
-    chain, ends, period = _steady(configs)
-    image, result = chain.streams[0], chain.streams[-1]
+    chain = _Chain(configs)
+    chain.run(1)
+    image, result = chain.streams[0].times, chain.streams[-1]
+    alone = tuple(
+        units * _alone(config) for units, config in zip(chain.units, configs, strict=True)
+    )
     return Prediction(
-        first_output_cycles=result[0] - image[0],
-        frame_latency_cycles=ends[0] - image[0],
-        interval_cycles=Fraction(ends[-1] - ends[-1 - period], period),
-        stage_intervals=tuple(
-            units * _alone(config) for units, config in zip(chain.units, configs, strict=True)
-        ),
+        first_output_cycles=result.times[0] - image[0],
+        frame_latency_cycles=result.times[result.frame - 1] - image[0],
+        interval_cycles=_interval(configs, max(alone)),
+        stage_intervals=tuple(ceil(interval) for interval in alone),
     )
 
 
-def _steady(configs: Sequence[StageConfig]) -> tuple[_Chain, list[int], int]:
-    """A chain evaluated into its steady state, the times of the images' last results, and the
-    period in images.
+def _interval(configs: Sequence[StageConfig], least: Fraction = Fraction(0)) -> Fraction:
+    """Steady cycles per image. least: cycles that it takes at least.
 
-    The steady state is reached when the times of a run of frames repeat, shifted; the run is as
-    long as any rule looks back, so equal runs stay equal for ever.
+    Buffers between stages of nearly equal speed fill up over hundreds of images before times
+    repeat. A source that begins an image every `least` cycles spares them that: if all goes on at
+    this pace, then so it does with a source that is always valid, since what comes earlier can
+    make nothing later. If the images take longer, the source's pace soon has no say.
     """
-    chain = _Chain(configs)
-    events = list(zip(chain.streams, chain.beats, strict=True))
+    for pace, most in ((least, _FEW_FRAMES), (Fraction(0), _MOST_FRAMES)):
+        interval = _steady(_Chain(configs), pace, most)
+        if interval is not None:
+            return interval
+    raise RuntimeError(f"No steady state within {_MOST_FRAMES} frames")
+
+
+def _steady(chain: _Chain, pace: Fraction, most: int) -> Fraction | None:
+    """Cycles per image when the times of a run of frames repeat, shifted, within `most` frames.
+
+    The run is as long as any rule looks back, so equal runs stay equal for ever.
+    """
+    events = [(stream.times, stream.frame) for stream in chain.streams]
     for stage, units in zip(chain.stages, chain.units, strict=True):
         events += [(times, units * count) for times, count in stage.inner()]
     reach = 2 + max(
         -(-stage.reach // units) for stage, units in zip(chain.stages, chain.units, strict=True)
     )
+    sink = chain.streams[-1]
     ends: list[int] = []
     shapes: list[bytes] = []
-    for frame in range(_MOST_FRAMES - 2 * reach):
+    for frame in range(most):
         # Some of a frame's events, such as the last slots it frees, come with the next frame.
-        chain.run(frame + 2, None)
-        end = chain.streams[-1][(frame + 1) * chain.beats[-1] - 1]
+        chain.run(frame + 2, pace=pace)
+        end = sink.times[(frame + 1) * sink.frame - 1]
         ends.append(end)
         shapes.append(_shape(events, frame, end))
         period = _period(shapes, ends, reach)
         if period:
-            return chain, ends, period
-    raise RuntimeError(f"No steady state within {_MOST_FRAMES} frames")
+            return Fraction(ends[-1] - ends[-1 - period], period)
+    return None
 
 
 def _shape(events: Sequence[tuple[Times, int]], frame: int, end: int) -> bytes:
@@ -219,14 +266,11 @@ def _period(shapes: list[bytes], ends: list[int], reach: int) -> int:
     return 0
 
 
-@lru_cache(maxsize=256)
-def _alone(config: StageConfig) -> int:
+@lru_cache(maxsize=1024)
+def _alone(config: StageConfig) -> Fraction:
     """Cycles a unit of one stage's work between an ideal source and sink."""
-    if isinstance(config, WindowConfig):
-        _, ends, period = _steady([config])
-        return -(-(ends[-1] - ends[-1 - period]) // period)
     if isinstance(config, MvuConfig):
-        return config.interval * config.vectors
+        return Fraction(config.interval * config.vectors)
     if isinstance(config, HeadConfig):
-        return config.classes * config.interval
-    return config.interval
+        return Fraction(config.classes * config.interval)
+    return _interval([config])
