@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnorforge.gen.errors import PlanError
-from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
+from xnorforge.gen.layers import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Layer,
+    Pool,
+    Product,
+    Threshold,
+    WeightType,
+)
 from xnorforge.gen.network import Network
 from xnorforge.hw.add import AddConfig
 from xnorforge.hw.concat import ConcatConfig
@@ -294,9 +304,7 @@ class Plan:
                 words = config.preset_words(layer.matrix, layer.bank, layer.offsets)
                 constants.append(_digits(words))
         structure = {
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
-            "shapes": [_shape(layer) for layer in network.layers],
-            "forks": [dataclasses.asdict(fork) for fork in self.forks],
+            "layers": [_told(layer) for layer in self.layers],
             "lanes": self.lanes,
             "family": self.family,
             "input": [network.input.value.kind, network.input.value.bits, network.input.value.size],
@@ -305,12 +313,38 @@ class Plan:
         }
         if network.head.rule != "argmax":
             structure["head"] = [*structure["head"], network.head.rule]
+        # The plan of a dense binary layer says all of its shape.
+        shapes = [_shape(layer) for layer in network.layers if not _is_plain(layer)]
+        if shapes:
+            structure["shapes"] = shapes
+            structure["forks"] = [dataclasses.asdict(fork) for fork in self.forks]
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
 
 def _add_widths(layer: Add) -> dict[str, Any]:
     return AddConfig.number_widths(layer.multipliers, layer.offsets)
+
+
+def _told(plan: LayerPlan | StreamPlan) -> dict[str, Any]:
+    """A layer's plan, without what a plain dense layer has no use for."""
+    plain = {"sets": 1, "planes": 1, "vectors": 1, "window": None, "method": "parallel"}
+    return {
+        name: value
+        for name, value in dataclasses.asdict(plan).items()
+        if name not in plain or value != plain[name]
+    }
+
+
+def _is_plain(layer: Layer) -> bool:
+    """Whether this is a chain's dense layer of ±1 weights and one threshold a row."""
+    return (
+        isinstance(layer, Dense)
+        and not layer.inputs
+        and layer.levels < 2
+        and layer.weight_type == WeightType()
+        and layer.offsets is None
+    )
 
 
 def _shape(layer: Layer) -> list[Any]:
