@@ -276,7 +276,8 @@ class Product(Layer):
             if self.weight_type == WeightType()
             else f"weights from {w.min()} to {w.max()} are not {self.weight_type}",
         )
-        t, wanted = self.thresholds, (self.rows,)
+        t = self.thresholds
+        wanted: tuple[int, ...] = (self.rows,)
         if t is not None:
             self._require(t.dtype == np.int64, f"thresholds must be int64, not {t.dtype}")
             self._require(1 <= t.ndim <= 3, f"thresholds must have 1 to 3 dimensions, not {t.ndim}")
