@@ -13,6 +13,7 @@ follows from these numbers.
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from math import lcm
 
 import numpy as np
 
@@ -132,24 +133,27 @@ class Walk:
 
         beats: of a pixel. The depth at which a source and a consumer that are both even, and as
         fast as the slower side lets them (a beat a cycle), never wait for each other: window n is
-        read from `n * period` on, pixel a arrives during `[a, a + 1) * pace` after a start as late
-        as the windows allow, and its slot must be free by then. Slower even pairs need no more.
+        read from `n * period` on, and the map's beats arrive at an even pace that starts as late
+        as the windows allow; a pixel's slot must be free by its first beat. Slower even pairs
+        need no more.
         """
-        read = self.window.taps * beats
-        frame = max(self.pixels * beats, self.count * read)
-        period, pace = Fraction(frame, self.count), Fraction(frame, self.pixels)
-        # All times below in units of 1 / (windows x pixels) cycles, so that they are integers.
-        unit = self.count * self.pixels
-        period_units, pace_units = int(period * unit), int(pace * unit)
-        start = int((np.arange(self.count) * period_units - self.need.ravel() * pace_units).min())
-        begins = start + np.arange(self.pixels) * pace_units
+        frame = max(self.pixels, self.count * self.window.taps) * beats
+        period, pace = Fraction(frame, self.count), Fraction(frame, self.pixels * beats)
+        # All times below in units of 1 / unit cycles, so that they are integers.
+        unit = lcm(period.denominator, pace.denominator)
+        period_units, pixel_units = int(period * unit), int(pace * beats * unit)
+        # From a pixel's first beat until it can be read.
+        arrival = int(pace * (beats - 1) * unit) + unit
+        last = self.need.ravel() - 1
+        start = int((np.arange(self.count) * period_units - last * pixel_units).min()) - arrival
+        begins = start + np.arange(self.pixels) * pixel_units
         # Pixel b leaves after the window that lets it go, one a cycle.
         ends = self.base.ravel() + self.base_steps  # pixels let go by a window's end
         numbers = np.arange(self.pixels) + int(self.base[0, 0])
         letting = np.searchsorted(ends, numbers, side="right")
         freed = np.maximum(
             (letting + 1) * period_units,
-            begins[0] + (numbers + 1) * pace_units,  # skipped pixels leave as they come
+            start + numbers * pixel_units + arrival,  # skipped pixels leave as they come
         )
         free = np.maximum.accumulate(freed - numbers * unit) + (numbers + 1) * unit
         # Pixels of the frame before are let go a frame earlier.

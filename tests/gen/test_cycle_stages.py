@@ -2,13 +2,15 @@
 """The cycle model of windows, pools and what follows them against simulation, beat by beat."""
 
 import random
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from amaranth.hdl import Module, Value, unsigned
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from xnorforge.gen.cycles import timeline
+from xnorforge.gen.cycles import predict, timeline
 from xnorforge.hw.geometry import Window
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
 from xnorforge.hw.pool import PoolConfig, PoolReducer
@@ -163,3 +165,102 @@ def test_window_and_what_follows_every_transfer_is_predicted(seed):
     rng = random.Random(seed)
     chain = random_chain(rng)
     check_every_transfer(chain, 3, random_gaps(rng, frame_beats(chain, 3)))
+
+
+def line_buffer(side, stride, depth):
+    """A 3 x 3 window over a square map of one beat a pixel."""
+    walk = Walk(side, side, Window((3, 3), (stride, stride)))
+    depths = {"least": walk.min_depth, "bubble-free": walk.bubble_free_depth()}
+    depths["between"] = sum(depths.values()) // 2
+    return WindowConfig(
+        height=side,
+        width=side,
+        channels=1,
+        element_bits=1,
+        lanes=1,
+        window=walk.window,
+        depth=depths[depth],
+    )
+
+
+def even_gaps(config, frames):
+    """Gaps of a source that spreads its beats evenly over the time the windows take."""
+    beats = frames * config.beats_in
+    times = [-(-beat * config.interval // config.beats_in) for beat in range(beats)]
+    return [0] + [after - before - 1 for before, after in pairwise(times)]
+
+
+DEPTHS = ["least", "between", "bubble-free"]
+LINES = [(14, 1), (14, 2), (30, 1), (30, 2), (32, 1), (32, 2)]
+SIZES = [pytest.param(*line, marks=[] if line == (14, 2) else [pytest.mark.slow]) for line in LINES]
+
+
+@pytest.mark.parametrize(("side", "stride"), SIZES)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("source", ["always", "even"])
+def test_line_buffer_every_transfer_is_predicted(side, stride, depth, source):
+    config = line_buffer(side, stride, depth)
+    gaps = [0] * (3 * config.beats_in) if source == "always" else even_gaps(config, 3)
+    check_every_transfer([config], 3, gaps)
+
+
+@pytest.mark.parametrize(("side", "stride"), LINES)
+def test_line_buffer_of_bubble_free_depth_costs_no_cycle_and_less_costs_some(side, stride):
+    config = line_buffer(side, stride, "bubble-free")
+    assert predict([config]).interval_cycles == config.interval
+    assert config.bubble_free_depth == config.depth
+    frames, results = 6, config.beats_out
+    # Where a pixel takes no whole number of cycles, the depth may be one more than needed.
+    less = config.depth - stride
+    for depth, late in ((config.depth, False), (less, True)):
+        shorter = replace(config, depth=depth)
+        times = timeline([shorter], frames, even_gaps(config, frames)).result
+        ends = times[results - 1 :: results]
+        assert (ends[-1] - ends[0] > (frames - 1) * config.interval) == late
+
+
+def test_prediction_of_least_depths_is_that_of_a_long_timeline():
+    config = line_buffer(9, 1, "least")
+    mvu = MvuConfig(
+        rows=2,
+        columns=9,
+        input_kind="bit",
+        input_bits=1,
+        pe=1,
+        simd=1,
+        pl=1,
+        scores=True,
+        windows=config.walk.windows,
+    )
+    chain = [config, mvu, line_buffer_behind(mvu)]
+    prediction = predict(chain)
+    ends = timeline(chain, 60).result[chain[-1].beats_out - 1 :: chain[-1].beats_out]
+    assert ends[59] - ends[19] == 40 * prediction.interval_cycles
+    assert prediction.interval_cycles > max(prediction.stage_intervals)
+    assert prediction.stage_intervals[0] > config.interval
+
+
+def line_buffer_behind(mvu):
+    """Windows of the least depth over an engine's output."""
+    height, width = mvu.windows.height, mvu.windows.width
+    walk = Walk(height, width, Window((3, 3)))
+    return WindowConfig(
+        height=height,
+        width=width,
+        channels=mvu.rows,
+        element_bits=mvu.score_bits,
+        lanes=1,
+        window=walk.window,
+        depth=walk.min_depth,
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bubble_free_depth_of_any_window_costs_no_cycle(seed):
+    config = random_window(random.Random(seed))
+    config = replace(config, depth=config.bubble_free_depth)
+    assert predict([config]).interval_cycles == config.interval
+    frames, results = 8, config.beats_out
+    ends = timeline([config], frames, even_gaps(config, frames)).result[results - 1 :: results]
+    # An even source may be a cycle late when the pace is no whole number.
+    assert ends[-1] - ends[2] <= (frames - 3) * config.interval + 1

@@ -140,12 +140,11 @@ def test_window_with_a_ring_smaller_than_least_never_ends(walk):
 
 
 def test_least_depth_and_full_speed_depth_of_plain_windows():
-    # A frame's last window and the next one's first are both whole in a ring that costs no time,
-    # and a slot is free a cycle after its last read, which takes one more.
+    # A frame's last window and the next one's first are both whole in a ring that costs no time.
     for side in (32, 30, 14):
         walk = Walk(side, side, Window((3, 3)))
         assert walk.min_depth == 2 * side + 3
-        assert walk.bubble_free_depth(8) == 2 * walk.min_depth + 1
+        assert walk.bubble_free_depth(8) == 2 * walk.min_depth
     assert Walk(9, 9, Window((1, 1))).min_depth == 1
 
 
