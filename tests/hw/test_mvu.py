@@ -174,7 +174,7 @@ def test_mvu_equals_reference_under_stalls(config, seed):
     run_layer(config, seed, idle=random_stalls(0.3, seed), stall=random_stalls(0.4, seed + 1))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(map_configs(), st.integers(0, 1000))
 def test_mvu_of_a_convolution_equals_reference_under_stalls(config, seed):
     count = config.vectors + config.sets + 1  # into the next image
@@ -183,7 +183,7 @@ def test_mvu_of_a_convolution_equals_reference_under_stalls(config, seed):
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(configs() | map_configs(), st.integers(0, 1000))
 def test_mvu_interval_and_latency_are_exact(config, seed):
     source, sink = run_layer(config, seed, count=8)
@@ -196,7 +196,7 @@ def test_mvu_interval_and_latency_are_exact(config, seed):
     assert sink.times[0] == issued + config.result_steps - first_pass + config.latency
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(configs() | map_configs(), st.integers(0, 1000), st.booleans())
 def test_mvu_every_transfer_is_predicted(config, seed, gaps):
     frames = 1 + 4 // config.vectors

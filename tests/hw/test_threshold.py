@@ -110,7 +110,7 @@ def configs(draw_value):
     return config
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(configs(), st.integers(0, 1000))
 def test_threshold_equals_reference_under_stalls(config, seed):
     count = config.vectors + 1
@@ -119,7 +119,7 @@ def test_threshold_equals_reference_under_stalls(config, seed):
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(configs(), st.integers(0, 1000), st.booleans())
 def test_threshold_every_transfer_is_predicted(config, seed, gaps):
     waits = random.Random(seed)
