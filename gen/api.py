@@ -124,7 +124,7 @@ class PlannedNetwork:
         from xnorforge.gen.assembly import core_parts
         from xnorforge.gen.cycles import predict
 
-        interval = predict(core_parts(self.network, self.plan).stages).interval_cycles
+        interval = predict(core_parts(self.network, self.plan)).interval_cycles
         return self.plan.clock_hz / float(interval)
 
     def at_clock(self, clock_hz: float) -> PlannedNetwork:

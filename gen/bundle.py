@@ -143,7 +143,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     load = weights_load(parts)
     (work / "weights.bin").write_bytes(load)
     progress("predicting cycles")
-    prediction = predict(parts.stages)
+    prediction = predict(parts)
     progress("writing Verilog")
     (work / "accelerator.v").write_text(accelerator_verilog(network, plan, parts))
     value = network.input.value

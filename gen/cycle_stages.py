@@ -13,6 +13,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from array import array
 
+from xnorforge.hw.add import AddConfig
+from xnorforge.hw.concat import ConcatConfig
+from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
@@ -23,7 +26,15 @@ from xnorforge.hw.window import WindowConfig
 __all__ = ["RULES", "Stage", "StageConfig", "Times"]
 
 StageConfig = (
-    WidthConverterConfig | MvuConfig | HeadConfig | WindowConfig | PoolConfig | ThresholdConfig
+    WidthConverterConfig
+    | MvuConfig
+    | HeadConfig
+    | WindowConfig
+    | PoolConfig
+    | ThresholdConfig
+    | AddConfig
+    | ConcatConfig
+    | ForkConfig
 )
 Times = array  # of "q": 8 bytes a transfer
 

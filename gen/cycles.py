@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Exact cycle model: when every beat of every stream moves, without simulating a circuit.
 
-The core is a chain of stages joined by streams. Each stage has fixed rules for when it can offer
+The core is a network of stages joined by streams. Each stage has fixed rules for when it can offer
 its n-th output beat and when it can take its n-th input beat, all of the form "so many cycles
 after such an earlier transfer". A transfer happens in the first cycle in which the stream before
 it is free, the producer offers and the consumer takes; so every time is a maximum of sums of
@@ -15,15 +15,21 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
 from math import ceil, lcm
+from typing import Any, Protocol
 
 import numpy as np
 
+from xnorforge.gen.cycle_joins import AddStage, ConcatStage, ForkStage, JoinStage
 from xnorforge.gen.cycle_stages import RULES, Stage, StageConfig, Times
+from xnorforge.gen.errors import PlanError
+from xnorforge.hw.add import AddConfig
+from xnorforge.hw.concat import ConcatConfig
+from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 
@@ -58,6 +64,47 @@ class Prediction:
     stage_intervals: tuple[int, ...]
 
 
+class Pipeline(Protocol):
+    """Stages joined by streams: what `gen.assembly.core_parts` gives.
+
+    beats: of an image. wires: for each stage the (stage, output) that it takes from, stage -1 the
+    source; only the last stage's output is nobody's.
+    """
+
+    @property
+    def beats(self) -> int: ...
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]: ...
+
+    @property
+    def wires(self) -> tuple[tuple[tuple[int, int], ...], ...]: ...
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Stages one behind the other."""
+
+    beats: int
+    stages: tuple[StageConfig, ...]
+
+    @property
+    def wires(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        return tuple(((index - 1, 0),) for index in range(len(self.stages)))
+
+
+def _pipeline(stages: Sequence[StageConfig] | Pipeline) -> Pipeline:
+    """Stages in a row, of which the last does one unit of work an image, as a Pipeline."""
+    if not isinstance(stages, Sequence):
+        return stages
+    rules = [RULES[type(config)](config, array("q"), array("q")) for config in stages]
+    units = [Fraction(1)]
+    for before, after in zip(rules[-2::-1], rules[:0:-1], strict=True):
+        units.append(units[-1] * after.in_beats / before.out_beats)
+    whole = lcm(*(unit.denominator for unit in units))
+    return _Row(int(units[-1] * whole) * rules[0].in_beats, tuple(stages))
+
+
 @dataclass(eq=False)
 class _Stream:
     """Transfers between two stages; None stands for the core's source or sink.
@@ -65,33 +112,58 @@ class _Stream:
     frame: beats an image. offers, accepts: what the stages before and after it say.
     """
 
-    times: Times
+    frame: int
     before: int | None
-    after: int | None
     offers: Times | None = None
+    times: Times = field(default_factory=lambda: array("q"))
+    after: int | None = None
     accepts: Times | None = None
-    frame: int = 0
 
 
-class _Chain:
-    """Stages joined by streams; stream s carries beats from stage s - 1 to stage s."""
+class _Network:
+    """The stages of a pipeline and the streams between them. units: of work an image."""
 
-    def __init__(self, configs: Sequence[StageConfig]):
-        last = len(configs)
-        self.streams = [
-            _Stream(array("q"), s - 1 if s else None, s if s < last else None)
-            for s in range(last + 1)
-        ]
-        self.stages: list[Stage] = [
-            RULES[type(config)](config, self.streams[s].times, self.streams[s + 1].times)
-            for s, config in enumerate(configs)
-        ]
-        self.units = _units(self.stages)
-        for stage, units, before, after in zip(
-            self.stages, self.units, self.streams, self.streams[1:], strict=False
-        ):
-            before.accepts, before.frame = stage.accepts, units * stage.in_beats
-            after.offers, after.frame = stage.offers, units * stage.out_beats
+    def __init__(self, pipeline: Pipeline):
+        self.source = _Stream(pipeline.beats, None)
+        self.streams = [self.source]
+        self.stages: list[Stage | JoinStage] = []
+        self.units: list[int] = []
+        # Stages that go on when a stage before them offers more, though nothing has moved.
+        self.eager: dict[int, list[int]] = {}
+        outputs: dict[tuple[int, int], _Stream] = {(-1, 0): self.source}
+        for index, (config, wires) in enumerate(zip(pipeline.stages, pipeline.wires, strict=True)):
+            inputs = [outputs.pop(wire) for wire in wires]
+            given = [_Stream(0, index) for _ in range(_branches(config))]
+            stage = self._stage(config, inputs, given)
+            self.stages.append(stage)
+            units = Fraction(inputs[0].frame, _ports(stage.in_beats)[0])
+            if units.denominator != 1:
+                raise ValueError(f"Stage {index} does {units} units of its work an image")
+            self.units.append(int(units))
+            for stream, accepts in zip(inputs, _ports(stage.accepts), strict=True):
+                stream.after, stream.accepts = index, accepts
+                if isinstance(stage, AddStage) and stream.before is not None:
+                    self.eager.setdefault(stream.before, []).append(index)
+            for port, (stream, offers, beats) in enumerate(
+                zip(given, _ports(stage.offers), _ports(stage.out_beats), strict=True)
+            ):
+                stream.offers, stream.frame = offers, int(units) * beats
+                outputs[index, port] = stream
+            self.streams += given
+        (self.sink,) = outputs.values()
+
+    def _stage(
+        self, config: StageConfig, inputs: list[_Stream], outputs: list[_Stream]
+    ) -> Stage | JoinStage:
+        taken, given = [s.times for s in inputs], [s.times for s in outputs]
+        if isinstance(config, AddConfig):
+            offered = [stream.offers for stream in inputs if stream.offers is not None]
+            return AddStage(config, taken, given, offered)
+        if isinstance(config, ForkConfig):
+            return ForkStage(config, taken, given)
+        if isinstance(config, ConcatConfig):
+            return ConcatStage(config, taken, given)
+        return RULES[type(config)](config, taken[0], given[0])
 
     def run(
         self, frames: int, gaps: Sequence[int] | None = None, pace: Fraction = Fraction(0)
@@ -107,12 +179,14 @@ class _Chain:
                 if stale[index]:
                     stale[index] = False
                     stage.advance()
+                    for eager in self.eager.get(index, ()):
+                        stale[eager] = True
             for stream in self.streams:
                 moved = _move(stream) if stream.offers is not None else _send(stream, gaps, pace)
                 if moved:
-                    for index in (stream.before, stream.after):
-                        if index is not None:
-                            stale[index] = True
+                    for side in (stream.before, stream.after):
+                        if side is not None:
+                            stale[side] = True
             if all(len(s.times) >= frames * s.frame for s in self.streams):
                 return
 
@@ -161,47 +235,57 @@ def _send(stream: _Stream, gaps: Sequence[int] | None, pace: Fraction) -> bool:
     return first < end
 
 
-def _units(stages: Sequence[Stage]) -> list[int]:
-    """How many units of its work each stage does for an image."""
-    units = [Fraction(1)]
-    for before, after in zip(stages[-2::-1], stages[:0:-1], strict=True):
-        units.append(units[-1] * after.in_beats / before.out_beats)
-    whole = lcm(*(unit.denominator for unit in units))
-    return [int(unit * whole) for unit in reversed(units)]
+def _branches(config: StageConfig) -> int:
+    """Outputs of a stage."""
+    return len(config.depths) if isinstance(config, ForkConfig) else 1
+
+
+def _ports(value: Any) -> tuple[Any, ...]:
+    """What a stage says of each of its ports; most stages have one."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def timeline(
-    configs: Sequence[StageConfig], frames: int, gaps: Sequence[int] | None = None
+    stages: Sequence[StageConfig] | Pipeline, frames: int, gaps: Sequence[int] | None = None
 ) -> Timeline:
     """Transfer times of `frames` images through the stages.
 
-    configs: the core's stages in order, as `gen.assembly.core_stages` gives them.
+    stages: a core's parts (`gen.assembly.core_parts`), or stages one behind the other.
     gaps: idle cycles of the source before each image beat, counted from the transfer of the beat
         before; None: none.
     """
-    chain = _Chain(configs)
-    source, sink = chain.streams[0], chain.streams[-1]
-    chain.run(frames, [0] * (frames * source.frame) if gaps is None else gaps)
-    return Timeline(image=source.times.tolist(), result=sink.times.tolist())
+    network = _Network(_pipeline(stages))
+    source = network.source
+    network.run(frames, [0] * (frames * source.frame) if gaps is None else gaps)
+    return Timeline(image=source.times.tolist(), result=network.sink.times.tolist())
 
 
-def predict(configs: Sequence[StageConfig]) -> Prediction:
-    """Latency and steady interval of a chain of stages."""
-    chain = _Chain(configs)
-    chain.run(1)
-    image, result = chain.streams[0].times, chain.streams[-1]
-    alone = tuple(
-        units * _alone(config) for units, config in zip(chain.units, configs, strict=True)
-    )
+def predict(stages: Sequence[StageConfig] | Pipeline) -> Prediction:
+    """Latency and steady interval of stages, given as for `timeline`.
+
+    Raises PlanError where a queue between two paths is too shallow: nothing moves any more.
+    """
+    pipeline = _pipeline(stages)
+    network = _Network(pipeline)
+    network.run(1)
+    image, result = network.source.times, network.sink
+    if len(result.times) < result.frame:
+        raise PlanError(
+            f"The queues of this plan lock: after {len(image)} beats of an image "
+            f"{len(result.times)} of {result.frame} results have come"
+        )
+    alone = [
+        units * _alone(config) for units, config in zip(network.units, pipeline.stages, strict=True)
+    ]
     return Prediction(
         first_output_cycles=result.times[0] - image[0],
         frame_latency_cycles=result.times[result.frame - 1] - image[0],
-        interval_cycles=_interval(configs, max(alone)),
+        interval_cycles=_interval(pipeline, max(alone)),
         stage_intervals=tuple(ceil(interval) for interval in alone),
     )
 
 
-def _interval(configs: Sequence[StageConfig], least: Fraction = Fraction(0)) -> Fraction:
+def _interval(pipeline: Pipeline, least: Fraction = Fraction(0)) -> Fraction:
     """Steady cycles per image. least: cycles that it takes at least.
 
     Buffers between stages of nearly equal speed fill up over hundreds of images before times
@@ -210,29 +294,29 @@ def _interval(configs: Sequence[StageConfig], least: Fraction = Fraction(0)) -> 
     make nothing later. If the images take longer, the source's pace soon has no say.
     """
     for pace, most in ((least, _FEW_FRAMES), (Fraction(0), _MOST_FRAMES)):
-        interval = _steady(_Chain(configs), pace, most)
+        interval = _steady(_Network(pipeline), pace, most)
         if interval is not None:
             return interval
     raise RuntimeError(f"No steady state within {_MOST_FRAMES} frames")
 
 
-def _steady(chain: _Chain, pace: Fraction, most: int) -> Fraction | None:
+def _steady(network: _Network, pace: Fraction, most: int) -> Fraction | None:
     """Cycles per image when the times of a run of frames repeat, shifted, within `most` frames.
 
     The run is as long as any rule looks back, so equal runs stay equal for ever.
     """
-    events = [(stream.times, stream.frame) for stream in chain.streams]
-    for stage, units in zip(chain.stages, chain.units, strict=True):
+    events = [(stream.times, stream.frame) for stream in network.streams]
+    for stage, units in zip(network.stages, network.units, strict=True):
         events += [(times, units * count) for times, count in stage.inner()]
     reach = 2 + max(
-        -(-stage.reach // units) for stage, units in zip(chain.stages, chain.units, strict=True)
+        -(-stage.reach // units) for stage, units in zip(network.stages, network.units, strict=True)
     )
-    sink = chain.streams[-1]
+    sink = network.sink
     ends: list[int] = []
     shapes: list[bytes] = []
     for frame in range(most):
         # Some of a frame's events, such as the last slots it frees, come with the next frame.
-        chain.run(frame + 2, pace=pace)
+        network.run(frame + 2, pace=pace)
         end = sink.times[(frame + 1) * sink.frame - 1]
         ends.append(end)
         shapes.append(_shape(events, frame, end))
@@ -273,4 +357,8 @@ def _alone(config: StageConfig) -> Fraction:
         return Fraction(config.interval * config.vectors)
     if isinstance(config, HeadConfig):
         return Fraction(config.classes * config.interval)
-    return _interval([config])
+    if isinstance(config, AddConfig):
+        return Fraction(config.interval * config.nf)
+    if isinstance(config, ConcatConfig | ForkConfig):
+        return Fraction(config.interval)
+    return _interval(_pipeline([config]))

@@ -175,7 +175,7 @@ def _attempt(
 ) -> MaxAttempt:
     """Compile and build one plan."""
     parts = core_parts(network, plan)
-    interval = float(predict(parts.stages).interval_cycles)
+    interval = float(predict(parts).interval_cycles)
     # Several plans may take as many cycles.
     folder = work / f"{interval:.0f}-cycles-{plan.structure_hash(network):08x}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -227,7 +227,7 @@ class Planner:
                 return None
             plan = self.plan(chain)
             # The exact model sees what single stages do not: bubbles between them.
-            interval = predict(core_parts(self.network, plan).stages).interval_cycles
+            interval = predict(core_parts(self.network, plan)).interval_cycles
             if interval <= wanted:
                 return plan
             misses += 1
@@ -309,7 +309,7 @@ class Planner:
         self.smallest()
         chain = self.fastest_chain()
         plan = self.plan(chain)
-        interval = predict(core_parts(self.network, plan).stages).interval_cycles
+        interval = predict(core_parts(self.network, plan)).interval_cycles
         return PlanError(
             f"{fps:g} images/s do not fit on {self.site.title}: layer {chain.slowest!r} limits, "
             f"the best that fits is {int(self._rate(interval)):,} images/s"
