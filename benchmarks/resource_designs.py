@@ -247,8 +247,7 @@ def _fold(layer: Dense, pe: int, simd: int, pl: int) -> LayerPlan:
     )
 
 
-def _with_stores(
-    rng: random.Random, layer: Dense, fold: LayerPlan, device: Device) -> LayerPlan:
+def _with_stores(rng: random.Random, layer: Dense, fold: LayerPlan, device: Device) -> LayerPlan:
     """Memories as a plan might choose them: no kilobits in flip-flops."""
     family = device.family.name
     distributed = STORE_FAMILIES[family].lut_ram

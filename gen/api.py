@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xnorforge.gen.bundle import Bundle
     from xnorforge.gen.clock_search import ClockSearch
     from xnorforge.gen.network import Network
-    from xnorforge.gen.plan import LayerPlan, Plan
+    from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
     from xnorforge.gen.program import ProgramResult
     from xnorforge.gen.trace import Trace
     from xnorforge.sim.verify import VerifyReport
@@ -115,7 +115,7 @@ class PlannedNetwork:
     plan: Plan
 
     @property
-    def layers(self) -> tuple[LayerPlan, ...]:
+    def layers(self) -> tuple[LayerPlan | StreamPlan, ...]:
         return self.plan.layers
 
     @property

@@ -46,7 +46,9 @@ class CoreParts:
 
     @property
     def head(self) -> HeadConfig:
-        return self.stages[-1]
+        last = self.stages[-1]
+        assert isinstance(last, HeadConfig)
+        return last
 
     @property
     def images_held(self) -> int:
@@ -266,7 +268,7 @@ class _Builder:
         )
         stream = self.vectors_of("head", stream, config.classes, 1)
         self.put("head", config, stream)
-        if config.affine:
+        if network.head.scale is not None and network.head.offset is not None:
             words = config.words(network.head.scale, network.head.offset)
             self.store("head", config.store_config, words)
 

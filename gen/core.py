@@ -96,9 +96,9 @@ class Core(wiring.Component):
         ]
         stores = {}
         load = chain.load_o
-        for name, config, words in parts.stores:
-            m.submodules[f"{name}_store"] = stores[name] = store = Store(config=config, init=words)
-            if config.loadable:
+        for name, shape, words in parts.stores:
+            m.submodules[f"{name}_store"] = stores[name] = store = Store(config=shape, init=words)
+            if shape.loadable:
                 wiring.connect(m, load, store.load_i)
                 load = store.load_o
         wiring.connect(m, load, chain.load_i)

@@ -115,7 +115,8 @@ class Folds:
                 found = (_useful_widths(rows), simd, pl)
         else:
             raise PlanError(
-                f"Layer {layer.name!r}: no circuit for {type(layer).__name__.lower()} layers"
+                f"Layer {layer.name!r}: networks with {type(layer).__name__.lower()} layers are "
+                "not planned yet; they can be checked with predict and trace"
             )
         return tuple(
             [fixed[field]] if field in fixed else widths

@@ -303,7 +303,7 @@ class Plan:
             if folds.preset_store == "const":
                 words = config.preset_words(layer.matrix, layer.bank, layer.offsets)
                 constants.append(_digits(words))
-        structure = {
+        structure: dict[str, Any] = {
             "layers": [_told(layer) for layer in self.layers],
             "lanes": self.lanes,
             "family": self.family,

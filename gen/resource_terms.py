@@ -15,11 +15,8 @@ from typing import Any
 
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
-from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.store import FAMILIES, StoreConfig
-from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.width import WidthConverterConfig
-from xnorforge.hw.window import WindowConfig
 
 __all__ = [
     "CONSTANT_WORDS",
@@ -33,12 +30,13 @@ __all__ = [
     "constant_terms",
     "constant_weight_terms",
     "converter_terms",
+    "counter_bits",
     "engine_terms",
     "head_terms",
-    "pool_terms",
+    "level_bits",
+    "lut_memory",
+    "selector_tables",
     "store_terms",
-    "threshold_terms",
-    "window_terms",
 ]
 
 Terms = Counter
@@ -127,13 +125,15 @@ def engine_terms(config: MvuConfig, elements: ElementTables) -> Terms:
     adders = [width - low for width, low in sums]
     bits = config.score_bits if config.scores else 1
     queue = config.credits * config.pe * bits
-    counters = [_bits(n) for n in (config.nf, config.sf, config.groups, config.nf * config.sf)]
-    counters += [_states(config.buffer_depth), _states(config.credits)]
+    counters = [
+        counter_bits(n) for n in (config.nf, config.sf, config.groups, config.nf * config.sf)
+    ]
+    counters += [level_bits(config.buffer_depth), level_bits(config.credits)]
     delay = config.issue_latency + config.pe_config.control_latency
     controls = delay * (2 + (2 if config.groups > 1 else 0)) + config.latency
-    controls += config.read_delay * (3 + _bits(config.groups))
+    controls += config.read_delay * (3 + counter_bits(config.groups))
     lead = config.issue_latency - config.weight_config.latency
-    controls += max(0, lead) * _bits(config.nf * config.sf)
+    controls += max(0, lead) * counter_bits(config.nf * config.sf)
     # Scores leave the accumulator's top bits unused.
     accumulator = config.acc_width
     if config.scores:
@@ -194,7 +194,7 @@ def buffer_terms(config: MvuConfig, kind: str) -> Terms:
     depth = config.buffer_depth
     width = config.simd * config.input_bits
     dead = (config.sf * config.simd - config.columns) * config.input_bits
-    counters = [_bits(depth)] * 3 + [_states(depth), _bits(config.sf)]
+    counters = [counter_bits(depth)] * 3 + [level_bits(depth), counter_bits(config.sf)]
     counts = sum(counters)
     # The register behind a block RAM follows no LUT.
     terms: Terms = Counter(
@@ -209,23 +209,25 @@ def buffer_terms(config: MvuConfig, kind: str) -> Terms:
     if config.input_kind == "int":
         terms["choose"] += config.simd
     if kind == "lut" and depth > 1:
-        terms.update(_lut_memory(width, depth, config.family))
+        terms.update(lut_memory(width, depth, config.family))
     elif kind == "lut":
         terms.update(registers=width, lone=width)
     if config.groups > 1:
         terms["registers"] += config.simd * config.pl
-        terms["choose"] += config.simd * config.pl * _tables(config.groups)
+        terms["choose"] += config.simd * config.pl * selector_tables(config.groups)
     return terms
 
 
-def _lut_memory(width: int, depth: int, family: str) -> Terms:
+def lut_memory(width: int, depth: int, family: str) -> Terms:
     """A memory without block RAM, and the multiplexer that reads it."""
     if not FAMILIES[family].lut_ram:
         return Counter(
-            stored=width * depth, registers=width * depth, choose=width * _tables(depth) + depth
+            stored=width * depth,
+            registers=width * depth,
+            choose=width * selector_tables(depth) + depth,
         )
     banks = -(-depth // 16)
-    return Counter(lut_rams=-(-width // 4) * banks, choose=width * _tables(banks))
+    return Counter(lut_rams=-(-width // 4) * banks, choose=width * selector_tables(banks))
 
 
 # --- stores ------------------------------------------------------------------------------------
@@ -239,8 +241,8 @@ def store_terms(config: StoreConfig) -> Terms:
     terms: Terms = Counter(
         store=1,
         column=columns,
-        count=config.address_bits + _bits(widest),
-        registers=loader + 2 * columns + 4 + config.address_bits + _bits(widest),
+        count=config.address_bits + counter_bits(widest),
+        registers=loader + 2 * columns + 4 + config.address_bits + counter_bits(widest),
         lone=loader,
     )
     terms["count.carries"] = chain(config.address_bits, config.family)
@@ -260,7 +262,7 @@ def _column(config: StoreConfig, bits: int, banks: int) -> Terms:
     """The memories of one column, the registers behind them and what selects a bank."""
     terms: Terms = Counter()
     if config.kind == "lut":
-        memory = _lut_memory(bits, min(config.depth, 16), config.family)
+        memory = lut_memory(bits, min(config.depth, 16), config.family)
         terms.update({name: banks * value for name, value in memory.items()})
     later = banks * bits * max(0, config.read_registers - 1)
     terms.update(registers=later, lone=later, choose=banks if banks > 1 else 0)
@@ -319,92 +321,40 @@ def converter_terms(config: WidthConverterConfig, family: str) -> Terms:
     if config.lanes_out % config.lanes_in == 0:
         count = min(config.lanes_out // config.lanes_in, config.beats_in)
         ragged = config.beats_in % count
-        counts = _bits(count) + (_bits(config.beats_in) if ragged else 0)
+        counts = counter_bits(count) + (counter_bits(config.beats_in) if ragged else 0)
         terms: Terms = Counter(
             count=counts,
             registers=count * bits_in + counts + 1,
             lone=(count - ragged) * bits_in,
             convert=ragged * bits_in,
         )
-        terms["count.carries"] = chain(_bits(count), family)
+        terms["count.carries"] = chain(counter_bits(count), family)
         return terms
     if config.lanes_in % config.lanes_out == 0:
-        level = _states(config.lanes_in // config.lanes_out)
+        level = level_bits(config.lanes_in // config.lanes_out)
         terms = Counter(count=level, registers=bits_in + level, convert=bits_in)
         terms["count.carries"] = chain(level, family)
         return terms
     # A gearbox: a barrel shifter moves the beat to where the buffer ends, stage after stage.
     units_in, units_out = config.lanes_in // config.unit, config.lanes_out // config.unit
     unit, capacity = config.unit * config.element_bits, units_in + units_out - 1
-    places = _bits(units_out)
+    places = counter_bits(units_out)
     shifted = sum(min(units_in + (1 << stage) - 1, capacity) for stage in range(1, places + 1))
-    counts = 2 * _states(capacity) + (0 if config.aligned else _bits(config.beats_in))
+    counts = 2 * level_bits(capacity) + (0 if config.aligned else counter_bits(config.beats_in))
     terms = Counter(
         count=counts,
-        registers=capacity * unit + _states(capacity) + 2,
+        registers=capacity * unit + level_bits(capacity) + 2,
         convert=capacity * unit * (1 if config.aligned else 2),
         gearbox=shifted * unit,
         gearboxes=1,
     )
-    terms["count.carries"] = 3 * chain(_states(capacity), family)
-    return terms
-
-
-def window_terms(config: WindowConfig) -> Terms:
-    """A sliding window around its line buffer, block RAMs aside."""
-    width = config.lanes * config.element_bits
-    beats = config.channels // config.lanes
-    words = config.depth * beats
-    kernel, map_ = config.window.kernel, (config.height, config.width)
-    counters = [_bits(n) for n in (*kernel, *map_, *map_, beats, config.groups)]
-    counters += [_bits(words)] * 4 + [_states(words)] * 2
-    terms: Terms = Counter(
-        count=sum(counters),
-        registers=sum(counters) + 3 * width,
-        choose=width * (3 if config.window.padded else 2),
-        lone=width,
-    )
-    terms["count.carries"] = sum(chain(bits, config.family) for bits in counters)
-    if config.store == "lut":
-        terms.update(_lut_memory(width, words, config.family))
-    return terms
-
-
-def pool_terms(config: PoolConfig, family: str) -> Terms:
-    """The reduction of a window's beats to one."""
-    bits = config.lanes * config.output_bits
-    taps = _bits(config.taps)
-    terms: Terms = Counter(
-        count=taps,
-        registers=2 * bits + taps + 2,
-        lone=bits,
-        choose=bits * (1 if config.element_bits == 1 and config.mode == "max" else 2),
-    )
-    terms["count.carries"] = chain(taps, family)
-    return terms
-
-
-def threshold_terms(config: ThresholdConfig) -> Terms:
-    """The comparison with several thresholds a channel, without its store."""
-    comparators = config.lanes * (config.levels if config.method == "parallel" else 1)
-    bits = config.lanes * config.bits
-    delay = config.store_config.latency
-    queue = config.credits * config.lanes * config.output_bits
-    chosen = 0 if config.method == "parallel" else config.lanes * config.level_bits
-    terms: Terms = Counter(
-        accumulate=comparators * config.level_bits,
-        count=_bits(config.nf) + _bits(config.store_config.depth) + _states(config.credits),
-        registers=bits * delay + queue + 2 * delay + config.lanes * config.output_bits,
-        lone=bits * delay + queue,
-        choose=chosen * _tables(config.levels) + queue + comparators,
-    )
-    terms["accumulate.carries"] = comparators * chain(config.level_bits, config.family)
+    terms["count.carries"] = 3 * chain(level_bits(capacity), family)
     return terms
 
 
 def head_terms(config: HeadConfig) -> Terms:
     """The arg-max head, without its store."""
-    index = _bits(config.classes)
+    index = counter_bits(config.classes)
     bits = config.key_bits
     terms: Terms = Counter(
         head=bits,
@@ -423,16 +373,16 @@ def chain(bits: int, family: str) -> int:
     return -(-bits // step) if bits > narrow else 0
 
 
-def _bits(count: int) -> int:
+def counter_bits(count: int) -> int:
     """Bits of a counter of `count` values."""
     return (count - 1).bit_length()
 
 
-def _states(most: int) -> int:
+def level_bits(most: int) -> int:
     """Bits of a level from 0 to `most`."""
     return most.bit_length()
 
 
-def _tables(values: int) -> Any:  # a fraction, which Counter's stub knows nothing of
+def selector_tables(values: int) -> Any:  # a fraction, which Counter's stub knows nothing of
     """LUT4s that choose one of so many bits: two make a choice of four."""
     return 2 / 3 * (values - 1)

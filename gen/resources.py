@@ -33,11 +33,19 @@ from xnorforge.gen.resource_terms import (
     converter_terms,
     engine_terms,
     head_terms,
-    pool_terms,
     store_terms,
+)
+from xnorforge.gen.stream_terms import (
+    add_terms,
+    concat_terms,
+    fork_terms,
+    pool_terms,
     threshold_terms,
     window_terms,
 )
+from xnorforge.hw.add import AddConfig
+from xnorforge.hw.concat import ConcatConfig
+from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
@@ -270,6 +278,15 @@ def block_terms(
     if isinstance(config, ThresholdConfig):
         terms, exact = _store(config.store_config)
         return _sum(threshold_terms(config), terms), exact
+    if isinstance(config, AddConfig):
+        stored: tuple[Terms, Resources] = (Terms(), Resources())
+        if config.store_config is not None:
+            stored = _store(config.store_config)
+        return _sum(add_terms(config), stored[0]), stored[1]
+    if isinstance(config, ConcatConfig):
+        return concat_terms(config), Resources()
+    if isinstance(config, ForkConfig):
+        return _fork(config, family)
     terms, exact = _mvu_store(config, "buffer_store", config.buffer_store, elements)
     return _sum(engine_terms(config, elements), terms), exact
 
@@ -300,6 +317,16 @@ def _head(config: HeadConfig) -> tuple[Terms, Resources]:
         return head_terms(config), Resources()
     terms, exact = _store(config.store_config)
     return head_terms(config) + terms, exact
+
+
+def _fork(config: ForkConfig, family: str) -> tuple[Terms, Resources]:
+    terms = fork_terms(config, family)
+    blocks = sum(
+        _memory_blocks(queue.width, queue.depth, family)
+        for queue in config.queues
+        if queue.store == "block"
+    )
+    return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
 
 
 def _window(config: WindowConfig) -> tuple[Terms, Resources]:
