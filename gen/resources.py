@@ -116,14 +116,6 @@ class Resources:
     def fits(self, capacity: Resources) -> bool:
         return all(getattr(self, kind) <= getattr(capacity, kind) for kind in LIMITS)
 
-    def share_of(self, capacity: Resources) -> float:
-        """The largest share of anything that is used; above 1 it does not fit."""
-        shares = [0.0]
-        for kind in LIMITS:
-            need, have = getattr(self, kind), getattr(capacity, kind)
-            shares.append(need / have if have else float("inf") if need else 0.0)
-        return max(shares)
-
 
 @dataclass(frozen=True)
 class Model:
