@@ -193,6 +193,7 @@ def test_images_of_wrong_type_are_refused_before_the_port(bundle, tmp_path, caps
         (("--timeout", "nan"), "nan"),
         (("--timeout", "-1"), "-1"),
         (("--baud", "0"), "0"),
+        (("--baud", "9" * 40), "9" * 40),
         (("-o", "absent/results"), "absent/results.npz cannot be written"),
     ],
 )
