@@ -123,12 +123,14 @@ class Model:
 
     weights: by kind (`FITTED`) and term. elements: processing elements measured alone.
     shell_blocks: block RAMs of the link. fill: share of the cells that still routes and closes.
+    lut_ram_fill: share of the LUT RAM that still places.
     """
 
     weights: Mapping[str, Mapping[str, float]]
     elements: ElementTables
     shell_blocks: int
     fill: float
+    lut_ram_fill: float
 
     def weigh(self, terms: Terms, exact: Resources) -> Resources:
         """Terms times coefficients, beside what is exact."""
@@ -148,7 +150,8 @@ def load_model(family: str) -> Model:
         for table in ELEMENT_TABLES
     )
     weights = {kind: item[kind] for kind in FITTED}
-    return Model(weights, ElementTables(*elements), item["shell_blocks"], item["fill"])
+    fills = item["fill"], item["lut_ram_fill"]
+    return Model(weights, ElementTables(*elements), item["shell_blocks"], *fills)
 
 
 def capacity(device: Device, fill: float | None = None) -> Resources:
@@ -156,14 +159,15 @@ def capacity(device: Device, fill: float | None = None) -> Resources:
 
     fill: share of the cells that may be taken, instead of the family's.
     """
+    model = load_model(device.family.name)
     if fill is None:
-        fill = load_model(device.family.name).fill
+        fill = model.fill
     return Resources(
         int(device.luts * fill),
         int(device.flipflops * fill),
         device.block_rams,
         device.spram_blocks,
-        lut_rams=device.lut_rams,
+        lut_rams=int(device.lut_rams * model.lut_ram_fill),
     )
 
 
