@@ -24,9 +24,9 @@ from typing import Any
 
 import xnorforge.gen
 from xnorforge.gen.boards import BOARDS, get_board
-from xnorforge.gen.build import build
+from xnorforge.gen.build import TimingError, build
 from xnorforge.gen.bundle import compile_bundle
-from xnorforge.gen.errors import OverfullError, PlanError, RouteError, TimingError
+from xnorforge.gen.errors import OverfullError, PlanError, RouteError
 from xnorforge.gen.planner import make_plan
 from xnorforge.sw import protocol
 from xnorforge.sw.shipped import shipped_model
