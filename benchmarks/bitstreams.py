@@ -26,7 +26,7 @@ import xnorforge.gen
 from xnorforge.gen.boards import BOARDS, get_board
 from xnorforge.gen.build import TimingError, build
 from xnorforge.gen.bundle import compile_bundle
-from xnorforge.gen.errors import PlanError
+from xnorforge.gen.errors import OverfullError, PlanError, RouteError
 from xnorforge.gen.planner import make_plan
 from xnorforge.sw import protocol
 from xnorforge.sw.shipped import shipped_model
@@ -126,6 +126,9 @@ def measure(row: Row, model: Path, work: Path) -> dict[str, Any]:
     except TimingError as error:
         tell(str(error))
         return {**found, "failed": str(error), "fmax_mhz": error.fmax_hz / 1e6}
+    except (OverfullError, RouteError) as error:
+        tell(str(error))
+        return {**found, "failed": str(error)}
     predicted = bundle.manifest["predicted"]
     image_bytes = bundle.manifest["input"]["image_bytes"]
     frame_bytes = protocol.MAX_CONTENT_BYTES + 2  # COBS adds a byte, then the delimiter

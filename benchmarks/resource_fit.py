@@ -146,9 +146,11 @@ def to_toml(
     elements: ElementTables,
     shell_blocks: int,
     fill: float,
+    lut_ram_fill: float,
 ) -> str:
     """A family's part of resources.toml."""
-    lines = [f"[{family}]", f"shell_blocks = {shell_blocks}", f"fill = {fill}", ""]
+    lines = [f"[{family}]", f"shell_blocks = {shell_blocks}", f"fill = {fill}"]
+    lines += [f"lut_ram_fill = {lut_ram_fill}", ""]
     for kind, known in weights.items():
         lines.append(f"[{family}.{kind}]")
         lines += [f'"{name}" = {float(f"{weight:.4g}")}' for name, weight in known.items()]

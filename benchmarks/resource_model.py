@@ -73,6 +73,8 @@ KINDS = ("cells", "flipflops", "carries", "blocks", "sprams", "lut_rams")
 
 
 FILL = {"ice40": 0.85, "ecp5": 0.85, "gowin": 0.85}
+# Gowin LUT RAM takes places of a tile whose other cells it limits.
+LUT_RAM_FILL = {"ice40": 1.0, "ecp5": 1.0, "gowin": 0.5}
 """Share of a device's cells that a plan may take; docs/resources.md has what it comes from."""
 
 HEADER = """\
@@ -119,7 +121,14 @@ def fit(family: str, known: dict[str, Any]) -> str:
         raise SystemExit(f"{family}: block RAMs of the link are {sorted(blocks)}, not one number")
     shell_blocks = blocks.pop()
     weights = fit_family(samples(family, known, shell_blocks))
-    return to_toml(family, weights, elements_of(family, known), shell_blocks, FILL[family])
+    return to_toml(
+        family,
+        weights,
+        elements_of(family, known),
+        shell_blocks,
+        FILL[family],
+        LUT_RAM_FILL[family],
+    )
 
 
 # --- measuring ---------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from xnorforge.gen.resources import estimate
 from xnorforge.gen.verilog import accelerator_verilog
 from xnorforge.sw import protocol
 
-__all__ = ["Bundle", "compile_bundle"]
+__all__ = ["Bundle", "check_output", "compile_bundle"]
 
 SCHEMA = "1.0"
 _FILES = ("network.json", "network.npz", "accelerator.v", "weights.bin")
@@ -98,6 +98,19 @@ class Bundle(BundleMethods):
         return self.path / "results"
 
 
+def check_output(out: str | Path) -> None:
+    """Raises BundleError for a directory that `compile_bundle` would refuse to replace."""
+    out = Path(out)
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise BundleError(f"{out} holds the working directory: choose another output folder")
+    if (
+        out.exists()
+        and not (out / "manifest.json").is_file()
+        and (not out.is_dir() or any(out.iterdir()))
+    ):
+        raise BundleError(f"{out} exists and is not a bundle: choose another output folder")
+
+
 def compile_bundle(
     network: Network,
     plan: Plan,
@@ -111,14 +124,7 @@ def compile_bundle(
     Nothing is seen under `out` until all of it is written. Raises BundleError, PlanError.
     """
     out = Path(out)
-    if Path.cwd().is_relative_to(out.resolve()):
-        raise BundleError(f"{out} holds the working directory: choose another output folder")
-    if (
-        out.exists()
-        and not (out / "manifest.json").is_file()
-        and (not out.is_dir() or any(out.iterdir()))
-    ):
-        raise BundleError(f"{out} exists and is not a bundle: choose another output folder")
+    check_output(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(out)

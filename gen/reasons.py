@@ -15,6 +15,7 @@ from xnorforge.gen.layers import Product
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import STORE_FIELDS
 from xnorforge.gen.plan import StreamPlan
+from xnorforge.gen.resource_terms import CONSTANT_WORDS
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.store import StoreConfig
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["store_reasons"]
 
 _NAMES = {"weight_store": "weights", "preset_store": "presets", "buffer_store": "buffer"}
-_MERGED_DEPTH = 8  # a weight's ROM and its XNOR are one LUT4 up to this depth
 
 
 def store_reasons(
@@ -70,7 +70,7 @@ def _reason(
             return f"{taken}: {bits} would take {blocks} block RAMs and {free} are left"
         return f"{taken}: {blocks} block RAMs are left for the rest"
     if kind == "const":
-        if field == "weight_store" and shape.depth <= _MERGED_DEPTH:
+        if field == "weight_store" and shape.depth <= CONSTANT_WORDS:
             return f"{taken}: {shape.depth} words fit in the LUT4 of their XNOR"
         return f"{taken}: cheaper than any memory of {shape.depth} words"
     share, other_share = _share(options[kind], room), _share(options[_OTHER[kind]], room)
@@ -98,7 +98,7 @@ def _shape(config: MvuConfig, field: str) -> StoreConfig:
         found = config.preset_config
     else:
         return StoreConfig(
-            config.simd * config.input_bits, max(2, config.buffer_depth), "block", config.family
+            config.simd * config.input_bits, config.buffer_depth, "block", config.family
         )
     return StoreConfig(found.width, found.depth, "block", config.family)
 

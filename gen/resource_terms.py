@@ -208,10 +208,8 @@ def buffer_terms(config: MvuConfig, kind: str) -> Terms:
     )
     if config.input_kind == "int":
         terms["choose"] += config.simd
-    if kind == "lut" and depth > 1:
+    if kind == "lut":
         terms.update(lut_memory(width, depth, config.family))
-    elif kind == "lut":
-        terms.update(registers=width, lone=width)
     if config.groups > 1:
         terms["registers"] += config.simd * config.pl
         terms["choose"] += config.simd * config.pl * selector_tables(config.groups)

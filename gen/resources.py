@@ -134,14 +134,6 @@ class Resources:
     def fits(self, capacity: Resources) -> bool:
         return all(getattr(self, kind) <= getattr(capacity, kind) for kind in LIMITS)
 
-    def share_of(self, capacity: Resources) -> float:
-        """The largest share of anything that is used; above 1 it does not fit."""
-        shares = [0.0]
-        for kind in LIMITS:
-            need, have = getattr(self, kind), getattr(capacity, kind)
-            shares.append(need / have if have else float("inf") if need else 0.0)
-        return max(shares)
-
 
 @dataclass(frozen=True)
 class Model:
@@ -149,12 +141,14 @@ class Model:
 
     weights: by kind (`FITTED`) and term. elements: processing elements measured alone.
     shell_blocks: block RAMs of the link. fill: share of the cells that still routes and closes.
+    lut_ram_fill: share of the LUT RAM that still places.
     """
 
     weights: Mapping[str, Mapping[str, float]]
     elements: ElementTables
     shell_blocks: int
     fill: float
+    lut_ram_fill: float
 
     def weigh(self, terms: Terms, exact: Resources) -> Resources:
         """Terms times coefficients, beside what is exact."""
@@ -174,7 +168,8 @@ def load_model(family: str) -> Model:
         for table in ELEMENT_TABLES
     )
     weights = {kind: item[kind] for kind in FITTED}
-    return Model(weights, ElementTables(*elements), item["shell_blocks"], item["fill"])
+    fills = item["fill"], item["lut_ram_fill"]
+    return Model(weights, ElementTables(*elements), item["shell_blocks"], *fills)
 
 
 def capacity(device: Device, fill: float | None = None) -> Resources:
@@ -182,14 +177,15 @@ def capacity(device: Device, fill: float | None = None) -> Resources:
 
     fill: share of the cells that may be taken, instead of the family's.
     """
+    model = load_model(device.family.name)
     if fill is None:
-        fill = load_model(device.family.name).fill
+        fill = model.fill
     return Resources(
         int(device.luts * fill),
         int(device.flipflops * fill),
         device.block_rams,
         device.spram_blocks,
-        lut_rams=device.lut_rams,
+        lut_rams=int(device.lut_rams * model.lut_ram_fill),
     )
 
 

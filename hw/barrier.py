@@ -18,9 +18,19 @@ BARRIER_PREFIX = "barrier_"
 
 
 class Barrier(wiring.Component):
-    """The inverse of a word, each bit of it made: `o = ~i`. Combinational, no cells.
+    """The inverse of a word, each bit of it made: `o = ~i`.
 
     Inverted because a module that only passes wires on would vanish before synthesis sees it.
+
+    Throughput, latency: combinational.  Cost: no cells.
+
+    Parameters
+    ----------
+    width : bits of the word
+
+    Members
+    -------
+    i, o : In(width), Out(width)
     """
 
     def __init__(self, *, width: int):

@@ -16,8 +16,10 @@ class ResetSequencer(wiring.Component):
 
     Runs in `sync`, in flip-flops that `sync`'s own reset does not touch; they power up in reset.
 
+    Throughput: `locked` is looked at every cycle.
     Latency: `reset` falls `cycles + 3` cycles after `locked` rises (two synchroniser stages) and
     rises again 3 cycles after `locked` falls.
+    Cost: most of `Pll`'s: the synchroniser's two flip-flops, a counter to `cycles`, one more.
 
     Parameters
     ----------
@@ -63,6 +65,8 @@ class Pll(wiring.Component):
     with the PLL's output and its reset with the sequencer's. The design defines the domain:
     `m.domains.sync = ClockDomain()`.
 
+    Throughput, latency: none; a clock. It runs once the PLL has locked, `sync` leaves reset
+    `config.reset_cycles + 3` cycles later.
     Cost: one PLL, about 20 LUT4 and 20 FF.
 
     Parameters

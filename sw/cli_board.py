@@ -151,7 +151,7 @@ def serve(bundle: str, port: int, as_json: bool) -> None:
 @click.argument("bundle", type=click.Path())
 @click.argument("images", type=click.Path())
 @click.option("--port", required=True, help="Serial path, or socket://host:port.")
-@click.option("--baud", type=click.IntRange(1), help="Instead of the bundle's.")
+@click.option("--baud", type=click.IntRange(1, 10**9), help="Instead of the bundle's.")
 @click.option("--images", "count", type=click.IntRange(1), help="Only the first ones.")
 @click.option("--key", help="Name of the image array in an .npz.")
 @click.option(

@@ -205,12 +205,12 @@ def compile_(
         raise click.UsageError("--prove goes with --max, a --board and a clock that stands.")
     if clock != "max" and not prove and (seeds or jobs):
         raise click.UsageError("--seeds and --jobs belong to --clock max and --prove.")
-    network = _load(model, input_scale, input_offset, pixel, topology)
-
     from xnorforge.gen.boards import read_pins
-    from xnorforge.gen.bundle import compile_bundle
+    from xnorforge.gen.bundle import check_output, compile_bundle
     from xnorforge.gen.planner import make_plan
 
+    check_output(output)
+    network = _load(model, input_scale, input_offset, pixel, topology)
     settings: dict[str, Any] = {
         "pins": None if pins is None else read_pins(pins),
         "overrides": folding,

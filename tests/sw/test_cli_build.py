@@ -100,6 +100,29 @@ def test_interrupted_build_says_that_it_goes_on(copy, fake_tools, monkeypatch, c
     assert errors.endswith("Interrupted\n")
 
 
+def test_interrupted_build_promises_nothing_where_nothing_is_kept(
+    copy, fake_tools, monkeypatch, capsys
+) -> None:
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("XNORFORGE_CACHE_GB", "0")
+    monkeypatch.setattr("xnorforge.gen.build_flow.Flow.pack", interrupted)
+    assert run(["build", copy]) == 130
+    assert "What has finished is kept" not in capsys.readouterr().err
+
+
+def test_output_that_is_no_bundle_is_refused_before_anything_is_built(
+    tmp_path, fake_tools, capsys
+) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "notes").write_text("mine")
+    for options in (("--clock", "max"), ("--max", "--prove")):
+        assert compile_(tmp_path / "net", *options) == 2
+        assert "exists and is not a bundle" in capsys.readouterr().err
+    assert fake_tools.calls() == []
+
+
 def test_crashed_seeds_are_one_sentence(copy, fake_tools, capsys) -> None:
     fake_tools.plan({"fmax": 25.0, "crash": "kill"})
     assert run(["build", copy, "--seeds", "2"]) == 2
@@ -183,6 +206,16 @@ def test_max_that_never_closes_is_one_sentence(tmp_path, fake_tools, capsys) -> 
     assert compile_(tmp_path / "net", "--max", "--prove", "--seeds", "1", "--jobs", "1") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "No plan of 'random' builds on icebreaker" in line and "20.00 MHz at best" in line
+
+
+def test_log_that_a_proof_names_is_there(tmp_path, fake_tools, capsys) -> None:
+    fake_tools.plan({"fmax": 40.0, "crash": "kill"})
+    assert compile_(tmp_path / "net", "--max", "--prove", "--seeds", "1", "--jobs", "1") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("Error: nextpnr-ice40 failed: ended by signal SIGKILL")
+    log = Path(re.search(r"whole log: ([^)]*)\)", line)[1])
+    assert "placing" in log.read_text()
+    shutil.rmtree(log.parents[2])
 
 
 @pytest.mark.parametrize(
