@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
+from math import gcd
 from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import conversions
-from xnorforge.gen.errors import PlanError
-from xnorforge.gen.layers import Conv, Pool, Product, Threshold
+from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
@@ -114,10 +114,7 @@ class Folds:
             else:
                 found = (_useful_widths(rows), simd, pl)
         else:
-            raise PlanError(
-                f"Layer {layer.name!r}: networks with {type(layer).__name__.lower()} layers are "
-                "not planned yet; they can be checked with predict and trace"
-            )
+            found = ([1], _divisors(_shared_channels(layer)), [1])
         return tuple(
             [fixed[field]] if field in fixed else widths
             for field, widths in zip(FOLD_FIELDS, found, strict=True)
@@ -129,6 +126,8 @@ class Folds:
             return _window_cycles(layer, simd)
         if isinstance(layer, Threshold):
             return layer.source.size // simd
+        if isinstance(layer, Add | Concat):
+            return layer.output.pixels * _beats(layer, simd)
         assert isinstance(layer, Product)
         folds = -(-layer.rows // layer.groups // pe) * -(-layer.columns // simd)
         steps = folds * -(-layer.source.bits // pl) * layer.weight_type.planes
@@ -144,6 +143,8 @@ class Folds:
             return self._pool(layer, simd, cycles)
         if isinstance(layer, Threshold):
             return self._threshold(layer, simd, cycles)
+        if isinstance(layer, Add | Concat):
+            return self._join(layer, simd, cycles)
         assert isinstance(layer, Product)
         fixed = self.overrides.get(layer.name, {})
         measured = engine_for(self.family, simd)
@@ -213,12 +214,35 @@ class Folds:
         cost = resources.threshold(config) + resources.store(config.store_config)
         return Fold(plan, cycles, cost, (), config.rows, lanes, config.rows, lanes)
 
+    def _join(self, layer: Add | Concat, lanes: int, cycles: int) -> Fold:
+        plan = StreamPlan(layer.name, type(layer).__name__.lower(), lanes)
+        if isinstance(layer, Add):
+            cost = resources.block(plan.add_config(layer, self.family), self.family)
+        else:
+            cost = resources.block(plan.concat_config(layer), self.family)
+        channels = layer.sources[0].channels
+        return Fold(plan, cycles, cost, (), channels, lanes, layer.output.channels, lanes)
+
     def _window(self, layer: Conv | Pool, lanes: int) -> WindowPlan:
         """A line buffer that never makes its source wait, in the memory that suits it."""
         plan = WindowPlan(lanes, layer.source.pixels, "block")
         depth = plan.config(layer, self.family).bubble_free_depth
         words = depth * (layer.source.channels // lanes)
         return WindowPlan(lanes, depth, "lut" if words <= _SHALLOW else "block")
+
+
+def _shared_channels(layer: Layer) -> int:
+    """What the lanes of a join must divide."""
+    if isinstance(layer, Concat):
+        return gcd(*(source.channels for source in layer.sources))
+    return layer.output.channels
+
+
+def _beats(layer: Add | Concat, lanes: int) -> int:
+    """Beats of a pixel."""
+    if isinstance(layer, Concat):
+        return sum(-(-source.channels // lanes) for source in layer.sources)
+    return -(-layer.output.channels // lanes)
 
 
 def _window_lanes(layer: Conv, simd: int) -> int:

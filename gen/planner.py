@@ -22,6 +22,7 @@ from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import read_overrides
 from xnorforge.gen.plan import Plan
+from xnorforge.gen.queues import with_queues
 from xnorforge.gen.reasons import store_reasons
 from xnorforge.gen.search import Chain, Search
 from xnorforge.hw.store import SPRAM_SHAPE
@@ -269,7 +270,7 @@ class Planner:
         return chain.resources.fits(self.room)
 
     def plan(self, chain: Chain) -> Plan:
-        return Plan(
+        plan = Plan(
             family=self.family,
             device=self.site.device.name,
             board=None if self.site.board is None else self.site.board.name,
@@ -281,6 +282,7 @@ class Planner:
             layers=chain.layers,
             reasons=store_reasons(chain, self.network, self.family, self.room, self.overrides),
         )
+        return with_queues(self.network, plan)
 
     # --- what stands in the way ------------------------------------------------------------
 

@@ -66,6 +66,7 @@ __all__ = [
     "LIMITS",
     "Model",
     "Resources",
+    "block",
     "block_terms",
     "capacity",
     "converter",
@@ -234,6 +235,11 @@ def converter(config: WidthConverterConfig, family: str) -> Resources:
 def window(config: WindowConfig) -> Resources:
     """A SlidingWindow with its line buffer."""
     return _weighed(config.family, *_window(config))
+
+
+def block(config: StageConfig, family: str) -> Resources:
+    """A stage that has no memories to choose, with what it has."""
+    return _weighed(family, *block_terms(config, family, load_model(family).elements))
 
 
 def threshold(config: ThresholdConfig) -> Resources:

@@ -11,7 +11,7 @@ weight is raised, where it needs too many cells it is lowered, until one fits. A
 the cheapest by some weight and too large in both proves that none fits.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,7 +23,7 @@ from xnorforge.gen import resources
 from xnorforge.gen.assembly import conversions
 from xnorforge.gen.folds import Fold, Folds
 from xnorforge.gen.layers import Dense
-from xnorforge.gen.network import Network
+from xnorforge.gen.network import INPUT, Network
 from xnorforge.gen.overrides import STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan
 from xnorforge.gen.resources import Resources
@@ -258,6 +258,8 @@ class Search:
 
     def _shortest(self, interval: int | None, weight: float) -> tuple[int, tuple[_Choice, ...]]:
         """Lanes of the image stream and a choice for every layer, the cheapest together."""
+        if not self.network.is_chain:
+            return self._greedy(interval, weight)
         value = self.network.input.value
         start, end = (value.size, value.bits), (self.network.classes, 1)
 
@@ -299,6 +301,40 @@ class Search:
         )
         return lanes, choices
 
+    def _greedy(self, interval: int | None, weight: float) -> tuple[int, tuple[_Choice, ...]]:
+        """The same where paths part and join: each layer the cheapest behind those before it."""
+        lanes, left = self._lane_choices(interval)[0], self.capacity.sprams
+        choices: list[_Choice] = []
+        for index in range(len(self.network.layers)):
+            options = [
+                (
+                    choice.price
+                    + self._price(self._joined(lanes, [*choices, choice]), weight)
+                    + 1e3 * max(0, choice.sprams - left),
+                    position,
+                    choice,
+                )
+                for position, choice in enumerate(self._priced(index, interval, weight))
+            ]
+            choices.append(min(options, key=lambda option: option[:2])[2])
+            left -= choices[-1].sprams
+        return lanes, tuple(choices)
+
+    def _joined(self, lanes: int, choices: Sequence[_Choice]) -> Resources:
+        """The converters before the last of these layers."""
+        network, value = self.network, self.network.input.value
+        index = len(choices) - 1
+        streams = {INPUT: (value.bits, value.size, lanes)}
+        for layer, choice in zip(network.layers, choices, strict=False):
+            fold = choice.fold
+            streams[layer.name] = (layer.output.bits, fold.vector_out, fold.lanes_out)
+        used, fold = Resources(), choices[-1].fold
+        layer = network.layers[index]
+        for name, source in zip(network.inputs_of(index), layer.sources, strict=True):
+            vector = fold.vector_in if len(layer.sources) == 1 else source.channels
+            used += self._join(*streams[name], vector, fold.lanes_in)
+        return used
+
     def _make_join(
         self, bits: int, vector: int, lanes: int, to_vector: int, to_lanes: int
     ) -> Resources:
@@ -310,15 +346,11 @@ class Search:
 
     def _chain(self, lanes: int, choices: Iterable[_Choice]) -> Chain:
         choices = tuple(choices)
-        value = self.network.input.value
         used = resources.head(self.head) + self._entry(lanes)
-        vector, lanes_out, bits = value.size, lanes, value.bits
-        for layer, choice in zip(self.network.layers, choices, strict=True):
-            fold = choice.fold
-            used += choice.used
-            used += self._join(bits, vector, lanes_out, fold.vector_in, fold.lanes_in)
-            vector, lanes_out, bits = fold.vector_out, fold.lanes_out, layer.output.bits
-        used += self._join(bits, vector, lanes_out, self.network.classes, 1)
+        for end, choice in enumerate(choices, 1):
+            used += choice.used + self._joined(lanes, choices[:end])
+        last, bits = choices[-1].fold, self.network.layers[-1].output.bits
+        used += self._join(bits, last.vector_out, last.lanes_out, self.network.classes, 1)
         slowest = max(choices, key=lambda choice: choice.fold.cycles).fold
         plans = tuple(choice.layer for choice in choices)
         return Chain(lanes, plans, used, slowest.cycles, slowest.layer.name)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Depths of the queues behind values that several layers take.
+
+Where paths part and join again, the shorter one must hold what the longer one has not given yet.
+More room never makes a transfer later (the cycle model only adds maxima), so each queue has a
+least depth at which the core keeps the pace it has with queues of any depth, and a least one at
+which it does not lock; both are found by bisection on the exact model, queue after queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from xnorforge.gen.assembly import CoreParts, core_parts
+from xnorforge.gen.cycles import predict
+from xnorforge.gen.errors import PlanError
+from xnorforge.gen.network import Network
+from xnorforge.gen.plan import ForkPlan, Plan
+from xnorforge.hw.fork import ForkConfig
+from xnorforge.hw.store import FAMILIES
+
+__all__ = ["least_depths", "with_queues"]
+
+_SHALLOW = 2  # a beat a cycle
+_REGISTERS = 4  # beats up to which a queue is made of registers
+_LUT_RAM = 64  # and of LUT RAM, where there is any
+
+
+def with_queues(network: Network, plan: Plan) -> Plan:
+    """The plan with a fork for every value of several consumers, of queues that cost no time."""
+    shared = {name: takers for name, takers in network.consumers().items() if len(takers) > 1}
+    if not shared:
+        return plan
+    forks = tuple(
+        # A whole value and more: no path can need it.
+        _fork(name, (2 * network.type_of(name).size + 2,) * len(takers), plan.family)
+        for name, takers in shared.items()
+    )
+    deep = core_parts(network, replace(plan, forks=forks))
+    pace = predict(deep).interval_cycles
+    found = _least(deep, plan.family, lambda parts: _interval(parts) == pace)
+    return replace(plan, forks=tuple(_fork(name, found[name], plan.family) for name in shared))
+
+
+def least_depths(network: Network, plan: Plan) -> dict[str, tuple[int, ...]]:
+    """By value the least depths at which the core does not lock, whatever its sink does.
+
+    Whether anything can move depends on counts of beats alone, not on when they come, so a core
+    that gives its results with one sink gives them with any.
+    """
+    parts = core_parts(network, plan)
+    return _least(parts, plan.family, lambda parts: _interval(parts) is not None)
+
+
+def _least(
+    parts: CoreParts, family: str, works: Callable[[CoreParts], bool]
+) -> dict[str, tuple[int, ...]]:
+    """Least depths of all forks, one queue after the other made as shallow as the rest allows."""
+    found = {}
+    for stage, config in enumerate(parts.stages):
+        if not isinstance(config, ForkConfig):
+            continue
+        for branch in range(len(config.depths)):
+            high = config.depths[branch]
+            low = min(_SHALLOW, high)
+            while low < high:
+                # The least depth lies in low .. high; the shallow end first: it often will do.
+                middle = low if low == _SHALLOW and high > 2 * low else (low + high) // 2
+                candidate = _with_depth(parts, stage, branch, middle, family)
+                if works(candidate):
+                    high = middle
+                else:
+                    low = middle + 1
+            parts = _with_depth(parts, stage, branch, high, family)
+            config = parts.stages[stage]
+            assert isinstance(config, ForkConfig)
+        found[parts.owners[stage]] = config.depths
+    return found
+
+
+def _with_depth(parts: CoreParts, stage: int, branch: int, depth: int, family: str) -> CoreParts:
+    config = parts.stages[stage]
+    assert isinstance(config, ForkConfig)
+    depths = (*config.depths[:branch], depth, *config.depths[branch + 1 :])
+    fork = _fork("", depths, family).config(config.width)
+    return replace(parts, stages=(*parts.stages[:stage], fork, *parts.stages[stage + 1 :]))
+
+
+def _fork(value: str, depths: tuple[int, ...], family: str) -> ForkPlan:
+    def store(depth: int) -> str:
+        if depth <= _REGISTERS:
+            return "registers"
+        return "lut" if FAMILIES[family].lut_ram and depth <= _LUT_RAM else "block"
+
+    return ForkPlan(value, depths, tuple(store(depth) for depth in depths))
+
+
+def _interval(parts: CoreParts) -> Fraction | None:
+    """Steady cycles an image, None where the core locks."""
+    try:
+        return predict(parts).interval_cycles
+    except PlanError:
+        return None
