@@ -207,9 +207,8 @@ class _Builder:
         bits = config.score_bits if config.scores else 1
         stream = self.put(name, config, stream, elements=config.rows, bits=bits)
         stream = replace(stream, lanes=config.pe)
-        bank = layer.bank if layer.levels == 1 else None
         self.store(f"{name}.weights", config.weight_config, config.weight_words(layer.matrix))
-        presets = config.preset_words(layer.matrix, bank, layer.offsets)
+        presets = config.preset_words(layer.matrix, layer.engine_bank, layer.offsets)
         self.store(f"{name}.presets", config.preset_config, presets)
         thresholds = folds.threshold_config(family, layer)
         if thresholds is None:

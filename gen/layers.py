@@ -133,6 +133,11 @@ class Product(Layer):
         return 0 if bank is None else bank.shape[1]
 
     @property
+    def engine_bank(self) -> np.ndarray | None:
+        """The thresholds that become part of an engine's presets: one a row."""
+        return self.bank if self.levels == 1 else None
+
+    @property
     def dot_high(self) -> int:
         """Bound on any dot product (not per row: rows can be exchanged)."""
         largest = max(abs(self.source.low), self.source.high)

@@ -50,9 +50,7 @@ class WindowPlan:
             pad = int(layer.pad_value > 0) if source.kind == "bit" else layer.pad_value & mask
         else:
             groups = source.channels // self.lanes
-            pad = 0
-            if layer.kind == "max" and source.kind == "int":
-                pad = source.low & mask
+            pad = _pool_padding(layer, self.lanes) if layer.window.padded else 0
         height, width, channels = source.shape
         return WindowConfig(
             height=height,
@@ -130,15 +128,29 @@ class StreamPlan:
         return ConcatConfig(channels, layer.output.bits, self.lanes)
 
     def pool_config(self, layer: Pool) -> PoolConfig:
-        source = layer.source
-        return PoolConfig(
-            channels=source.channels,
-            element_bits=source.bits,
-            kind=source.kind,
-            lanes=self.lanes,
-            taps=layer.window.taps,
-            mode=layer.kind,
-        )
+        return _pool_config(layer, self.lanes)
+
+
+def _pool_config(layer: Pool, lanes: int) -> PoolConfig:
+    source = layer.source
+    return PoolConfig(
+        channels=source.channels,
+        element_bits=source.bits,
+        kind=source.kind,
+        lanes=lanes,
+        taps=layer.window.taps,
+        mode=layer.kind,
+    )
+
+
+def _pool_padding(layer: Pool, lanes: int) -> int:
+    """Stored bits of an element that takes no part."""
+    try:
+        return _pool_config(layer, lanes).pad_bits
+    except ValueError as error:
+        raise PlanError(
+            f"Layer {layer.name!r} has no circuit: {error}, and its windows hang over the map"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -301,7 +313,7 @@ class Plan:
             if folds.weight_store == "const":
                 constants.append(_digits(config.weight_words(layer.matrix)))
             if folds.preset_store == "const":
-                words = config.preset_words(layer.matrix, layer.bank, layer.offsets)
+                words = config.preset_words(layer.matrix, layer.engine_bank, layer.offsets)
                 constants.append(_digits(words))
         structure: dict[str, Any] = {
             "layers": [_told(layer) for layer in self.layers],

@@ -23,6 +23,7 @@ import numpy as np
 
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import timeline
+from xnorforge.gen.errors import PlanError
 from xnorforge.gen.numpy_reference import evaluate
 from xnorforge.sim.core_bench import simulate_core
 from xnorforge.sim.coverage import FEATURES, coverage
@@ -37,19 +38,24 @@ _BOUND = 400_000  # cycles
 
 @dataclass(frozen=True)
 class Case:
-    """What one seed gave. failure: what differed, "" where nothing did."""
+    """What one seed gave. failure: what differed, "" where nothing did. refused: why there is no
+    circuit for its network, "" where there is one."""
 
     seed: int
     features: frozenset[str]
     timed: bool
     failure: str = ""
+    refused: str = ""
 
 
 def check(seed: int) -> Case:
     """Simulate the core of one seed and compare it with the reference."""
     generator, rng = np.random.default_rng(seed), random.Random(seed)
     network = random_network(generator, side=6, channels=6, blocks=2)
-    plan = random_plan(rng, network)
+    try:
+        plan = random_plan(rng, network)
+    except PlanError as error:
+        return Case(seed, frozenset(), False, refused=str(error))
     images = random_images(generator, network, _IMAGES)
     wanted = evaluate(network, images)
     parts = core_parts(network, plan)
@@ -101,10 +107,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     seen: Counter[str] = Counter()
-    failures, timed = [], 0
+    failures, timed, refused = [], 0, 0
     for done, case in enumerate(fuzz(options.first, options.count, options.jobs), 1):
         seen.update(case.features)
         timed += case.timed
+        refused += bool(case.refused)
         if case.failure:
             failures.append(case)
             print(f"seed {case.seed}: {case.failure}", file=sys.stderr)
@@ -116,7 +123,7 @@ def main() -> None:
         print(f"{feature:{width}}  {seen[feature]:6}")
     print(
         f"{options.count} networks, {timed} with every transfer's cycle compared, "
-        f"{len(failures)} failures; the rarest feature was met "
+        f"{refused} refused, {len(failures)} failures; the rarest feature was met "
         f"{min(seen[feature] for feature in FEATURES)} times"
     )
     sys.exit(bool(failures))

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.bundle import Bundle, compile_bundle
 from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import Plan
+from xnorforge.gen.plan import LayerPlan, Plan
 from xnorforge.gen.planner import make_plan
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.structures import engine_for
+from xnorforge.sim import random_networks
 from xnorforge.sim.core_bench import random_network
+from xnorforge.sim.random_plans import random_plan
 
 DEVICE = "ice40-up5k"
 
@@ -64,6 +68,25 @@ def test_plan_from_before_structures_has_the_engine_of_its_day(network, simd, pi
     assert engines(network, plan)[0] != engines(network, today)[0]
     assert plan.structure_hash(network) != today.structure_hash(network)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_constant_presets_beside_several_thresholds_have_a_hash() -> None:
+    """Thresholds of several levels are no part of an engine's presets."""
+    network = random_networks.random_network(np.random.default_rng(2), side=6, channels=6)
+    assert any(layer.levels > 1 for layer in network.products)
+    plan = random_plan(random.Random(2), network, "ecp5")
+    plans = [
+        replace(layer, preset_store="const") if isinstance(layer, LayerPlan) else layer
+        for layer in plan.layers
+    ]
+    constant = replace(plan, layers=tuple(plans))
+    assert constant.structure_hash(network) == constant.structure_hash(network)
+    first = next(i for i, layer in enumerate(network.layers) if layer in network.products)
+    flipped = replace(network.layers[first], weights=-network.layers[first].weights)
+    other = replace(
+        network, layers=(*network.layers[:first], flipped, *network.layers[first + 1 :])
+    )
+    assert constant.structure_hash(other) != constant.structure_hash(network)
 
 
 def test_rate_beyond_the_head_is_refused_in_plain_words(network) -> None:
