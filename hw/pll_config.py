@@ -15,6 +15,7 @@ detector stays above 10 MHz and the output may go down to 3.125, and gowin_pll f
 limits differ from part to part.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,6 +31,7 @@ class _Rules:
     """What a kind of PLL can do. Frequencies in Hz, both ends allowed.
 
     feedback_from_vco: the feedback divider follows the VCO, not the output divider.
+    output: ascending.
     vco_target_hz: among equal settings the VCO nearest to this is taken, or the slowest.
     parameters: what the primitive calls reference, feedback and output divider.
     wake_seconds: block RAM is not readable for this long after configuration.
@@ -311,13 +313,19 @@ def _rules(kind: str, part: str) -> _Rules:
 
 def _settings(rules: _Rules, input_hz: int) -> Iterator[tuple[int, int, int, Fraction]]:
     """All legal (reference, feedback, output, clk)."""
+    vco_low, vco_high = rules.vco_hz
     for reference in rules.reference:
         pfd = Fraction(input_hz, reference)
         if reference > 1 and not rules.pfd_hz[0] <= pfd <= rules.pfd_hz[1]:
             continue
         for feedback in rules.feedback:
-            for output in rules.output:
-                clk = pfd * feedback / output if rules.feedback_from_vco else pfd * feedback
-                vco_legal = rules.vco_hz[0] <= clk * output <= rules.vco_hz[1]
-                if vco_legal and rules.output_hz[0] <= clk <= rules.output_hz[1]:
+            product = pfd * feedback
+            if rules.feedback_from_vco:
+                legal = rules.output if vco_low <= product <= vco_high else ()
+            else:
+                first = bisect_left(rules.output, vco_low / product)
+                legal = rules.output[first : bisect_right(rules.output, vco_high / product)]
+            for output in legal:
+                clk = product / output if rules.feedback_from_vco else product
+                if rules.output_hz[0] <= clk <= rules.output_hz[1]:
                     yield reference, feedback, output, clk
