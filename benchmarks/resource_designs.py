@@ -231,13 +231,8 @@ def _layer(rng: random.Random, layer: Dense, lanes: int, device: Device) -> Laye
 
 
 def _fold(layer: Dense, pe: int, simd: int, pl: int) -> LayerPlan:
-    return LayerPlan(
-        name=layer.name,
-        rows=layer.rows,
-        columns=layer.columns,
-        input_kind=layer.source.kind,
-        input_bits=layer.source.bits,
-        scores=layer.thresholds is None,
+    return LayerPlan.of(
+        layer,
         pe=pe,
         simd=simd,
         pl=pl,

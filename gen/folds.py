@@ -21,6 +21,7 @@ from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.resources import Resources
+from xnorforge.hw.folding import divisors
 from xnorforge.hw.store import SPRAM_FAMILIES
 from xnorforge.hw.structures import engine_for
 from xnorforge.hw.threshold import ThresholdConfig
@@ -103,18 +104,18 @@ class Folds:
         layer = self.network.layers[index]
         fixed = self.overrides.get(layer.name, {})
         if isinstance(layer, Pool | Threshold):
-            found = ([1], _divisors(layer.source.channels), [1])
+            found = ([1], divisors(layer.source.channels), [1])
         elif isinstance(layer, Product):
             rows = layer.rows // layer.groups
             simd, pl = _useful_widths(layer.columns), _useful_widths(layer.source.bits)
             if isinstance(layer, Conv):
                 channels = layer.source.channels // layer.groups
-                whole = [channels * taps for taps in _divisors(layer.window.taps)]
-                found = (_divisors(rows), sorted({*_divisors(channels), *whole}), pl)
+                whole = [channels * taps for taps in divisors(layer.window.taps)]
+                found = (divisors(rows), sorted({*divisors(channels), *whole}), pl)
             else:
                 found = (_useful_widths(rows), simd, pl)
         else:
-            found = ([1], _divisors(_shared_channels(layer)), [1])
+            found = ([1], divisors(_shared_channels(layer)), [1])
         return tuple(
             [fixed[field]] if field in fixed else widths
             for field, widths in zip(FOLD_FIELDS, found, strict=True)
@@ -148,13 +149,8 @@ class Folds:
         assert isinstance(layer, Product)
         fixed = self.overrides.get(layer.name, {})
         measured = engine_for(self.family, simd)
-        plan = LayerPlan(
-            name=layer.name,
-            rows=layer.rows // layer.groups,
-            columns=layer.columns,
-            input_kind=layer.source.kind,
-            input_bits=layer.source.bits,
-            scores=layer.levels != 1,
+        plan = LayerPlan.of(
+            layer,
             pe=pe,
             simd=simd,
             pl=pl,
@@ -163,21 +159,15 @@ class Folds:
             buffer_store="lut",
             structure=fixed.get("structure", measured.structure),
             pipeline=fixed.get("pipeline", measured.pipeline),
-            sets=layer.groups,
-            planes=layer.weight_type.planes,
-            vectors=layer.vectors,
             window=self._window(layer, _window_lanes(layer, simd))
             if isinstance(layer, Conv)
             else None,
         )
         config = plan.mvu_config(self.family, layer)
-        serial = (
-            ThresholdConfig.behind(config, layer.levels, method="serial")
-            if layer.levels > 1
-            else None
-        )
-        if serial is not None and serial.interval <= config.result_steps:
-            plan = replace(plan, method="serial")
+        if layer.levels > 1:
+            serial = ThresholdConfig.behind(config, layer.levels, method="serial")
+            if serial.interval <= config.result_steps:
+                plan = replace(plan, method="serial")
         stores = tuple(
             {
                 kind: resources.mvu_store(config, field, kind)
@@ -188,11 +178,11 @@ class Folds:
         engine = resources.engine(config)
         thresholds = plan.threshold_config(self.family, layer)
         if thresholds is not None:
-            engine += resources.threshold(thresholds) + resources.store(thresholds.store_config)
+            engine += resources.block(thresholds, self.family)
         vector_in, lanes_in = layer.columns, simd
         if plan.window is not None:
             assert isinstance(layer, Conv)
-            engine += resources.window(plan.window.config(layer, self.family))
+            engine += resources.block(plan.window.config(layer, self.family), self.family)
             for converter in conversions(
                 layer.columns, plan.window.lanes, layer.source.bits, layer.columns, simd
             ):
@@ -203,15 +193,15 @@ class Folds:
     def _pool(self, layer: Pool, lanes: int, cycles: int) -> Fold:
         window = self._window(layer, lanes)
         plan = StreamPlan(layer.name, "pool", lanes, window)
-        cost = resources.window(window.config(layer, self.family))
-        cost += resources.pool(plan.pool_config(layer), self.family)
+        cost = resources.block(window.config(layer, self.family), self.family)
+        cost += resources.block(plan.pool_config(layer), self.family)
         channels = layer.source.channels
         return Fold(plan, cycles, cost, (), channels, lanes, channels, lanes)
 
     def _threshold(self, layer: Threshold, lanes: int, cycles: int) -> Fold:
         plan = StreamPlan(layer.name, "threshold", lanes)
         config = plan.threshold_config(layer, self.family)
-        cost = resources.threshold(config) + resources.store(config.store_config)
+        cost = resources.block(config, self.family)
         return Fold(plan, cycles, cost, (), config.rows, lanes, config.rows, lanes)
 
     def _join(self, layer: Add | Concat, lanes: int, cycles: int) -> Fold:
@@ -248,17 +238,13 @@ def _beats(layer: Add | Concat, lanes: int) -> int:
 def _window_lanes(layer: Conv, simd: int) -> int:
     """Channels a beat of the line buffer: the fewest that keep up with the engine."""
     channels = layer.source.channels // layer.groups
-    return next(lanes for lanes in _divisors(channels) if lanes >= min(simd, channels))
+    return next(lanes for lanes in divisors(channels) if lanes >= min(simd, channels))
 
 
 def _window_cycles(layer: Conv | Pool, lanes: int) -> int:
     """Cycles an image of a line buffer: a beat goes in and a beat of a window out in each."""
     windows = layer.windows.height * layer.windows.width * layer.window.taps
     return max(windows, layer.source.pixels) * layer.source.channels // lanes
-
-
-def _divisors(number: int) -> list[int]:
-    return [width for width in range(1, number + 1) if number % width == 0]
 
 
 def _useful_widths(limit: int) -> list[int]:

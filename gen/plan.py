@@ -187,6 +187,22 @@ class LayerPlan(Folding):
     window: WindowPlan | None = None
     method: str = "parallel"
 
+    @classmethod
+    def of(cls, layer: Product, **choices: Any) -> "LayerPlan":
+        """A layer's shape, and the choices: widths, stores, structures, the window."""
+        return cls(
+            name=layer.name,
+            rows=layer.rows // layer.groups,
+            columns=layer.columns,
+            input_kind=layer.source.kind,
+            input_bits=layer.source.bits,
+            scores=layer.levels != 1,
+            sets=layer.groups,
+            planes=layer.weight_type.planes,
+            vectors=layer.vectors,
+            **choices,
+        )
+
     @property
     def folds(self) -> list[int]:
         return [self.pe, self.simd, self.pl]

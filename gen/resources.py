@@ -77,11 +77,8 @@ __all__ = [
     "load_model",
     "mvu_store",
     "parts_of",
-    "pool",
     "shell",
     "store",
-    "threshold",
-    "window",
 ]
 
 LIMITS = ("cells", "flipflops", "blocks", "sprams", "lut_rams")
@@ -232,24 +229,9 @@ def converter(config: WidthConverterConfig, family: str) -> Resources:
     return _weighed(family, converter_terms(config, family), Resources())
 
 
-def window(config: WindowConfig) -> Resources:
-    """A SlidingWindow with its line buffer."""
-    return _weighed(config.family, *_window(config))
-
-
 def block(config: StageConfig, family: str) -> Resources:
-    """A stage that has no memories to choose, with what it has."""
+    """A stage that has no memories to choose, with those it has."""
     return _weighed(family, *block_terms(config, family, load_model(family).elements))
-
-
-def threshold(config: ThresholdConfig) -> Resources:
-    """A ThresholdUnit without its store."""
-    return _weighed(config.family, threshold_terms(config), Resources())
-
-
-def pool(config: PoolConfig, family: str) -> Resources:
-    """A PoolReducer."""
-    return _weighed(family, pool_terms(config, family), Resources())
 
 
 def head(config: HeadConfig) -> Resources:

@@ -27,6 +27,7 @@ from xnorforge.gen.network import INPUT, Network
 from xnorforge.gen.overrides import STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan
 from xnorforge.gen.resources import Resources
+from xnorforge.hw.folding import divisors
 from xnorforge.hw.head import HeadConfig
 
 __all__ = ["Chain", "Search"]
@@ -245,9 +246,8 @@ class Search:
         if not isinstance(first, Dense):
             wide = [
                 lanes
-                for lanes in range(1, value.channels + 1)
-                if value.channels % lanes == 0
-                and (interval is None or value.size // lanes <= interval)
+                for lanes in divisors(value.channels)
+                if interval is None or value.size // lanes <= interval
             ]
             return wide[:2] or [value.channels]
         step = self._link_lanes

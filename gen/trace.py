@@ -189,10 +189,7 @@ def _values(
     if real.offset.ndim > 1:
         classes = np.zeros((), np.int64)
         if isinstance(layer, Conv) and len(real.offset) > 1:
-            map_ = layer.windows
-            classes = np.array(
-                [[map_.border(y, x) for x in range(map_.width)] for y in range(map_.height)]
-            )
+            classes = np.array(layer.windows.border_rows)
         real = dataclasses.replace(real, offset=real.offset[classes])
     values = real.value(signed)
     tolerance = epsilon * real.terms

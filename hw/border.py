@@ -19,8 +19,7 @@ def window_borders(windows: WindowMap | None) -> np.ndarray:
     """Border class of each window, in raster order; None: one window."""
     if windows is None:
         return np.zeros(1, dtype=np.int64)
-    rows, columns = range(windows.height), range(windows.width)
-    return np.array([windows.border(row, column) for row in rows for column in columns])
+    return np.array(windows.border_rows).reshape(-1)
 
 
 class WindowAddress(wiring.Component):

@@ -5,7 +5,12 @@
 The one place for these counts: the circuit's configuration and the plan's record both have them.
 """
 
-__all__ = ["Folding"]
+__all__ = ["Folding", "divisors"]
+
+
+def divisors(number: int) -> list[int]:
+    """Widths that cut a vector of so many elements into whole beats, ascending."""
+    return [width for width in range(1, number + 1) if number % width == 0]
 
 
 class Folding:

@@ -147,3 +147,11 @@ class WindowMap:
         """Border class of a window."""
         classes = len(self.horizontal.inside)
         return self.vertical.border_of[row] * classes + self.horizontal.border_of[column]
+
+    @cached_property
+    def border_rows(self) -> tuple[tuple[int, ...], ...]:
+        """Border class of each window, a tuple for each row of windows."""
+        return tuple(
+            tuple(self.border(row, column) for column in range(self.width))
+            for row in range(self.height)
+        )

@@ -71,13 +71,8 @@ def random_case(seed: int) -> tuple[Network, Plan]:
     layers = []
     for layer in network.products:
         layers.append(
-            LayerPlan(
-                name=layer.name,
-                rows=layer.rows,
-                columns=layer.columns,
-                input_kind=layer.source.kind,
-                input_bits=layer.source.bits,
-                scores=layer.thresholds is None,
+            LayerPlan.of(
+                layer,
                 pe=rng.randint(1, layer.rows),
                 simd=rng.randint(1, layer.columns),
                 pl=rng.randint(1, layer.source.bits),

@@ -85,9 +85,7 @@ def _border_of(layer: Product) -> np.ndarray:
     """Border class of each window of an image."""
     if not isinstance(layer, Conv):
         return _ONE_BORDER
-    map_ = layer.windows
-    classes = [map_.border(y, x) for y in range(map_.height) for x in range(map_.width)]
-    return np.array(classes, np.int64)
+    return np.array(layer.windows.border_rows, np.int64).reshape(-1)
 
 
 class _Rows:

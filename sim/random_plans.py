@@ -9,6 +9,7 @@ from math import gcd
 from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import ForkPlan, LayerPlan, Plan, StreamPlan, WindowPlan
+from xnorforge.hw.folding import divisors
 
 __all__ = ["random_plan"]
 
@@ -39,7 +40,7 @@ def random_plan(rng: random.Random, network: Network, family: str | None = None)
 def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamPlan:
     method = rng.choice(["parallel", "serial"])
     if isinstance(layer, Pool):
-        lanes = rng.choice(_divisors(layer.source.channels))
+        lanes = rng.choice(divisors(layer.source.channels))
         return StreamPlan(layer.name, "pool", lanes, _window(rng, layer, lanes, family))
     if isinstance(layer, Threshold):
         lanes = rng.randint(1, layer.source.channels)
@@ -48,29 +49,20 @@ def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamP
         return StreamPlan(layer.name, "add", rng.randint(1, layer.output.channels))
     if isinstance(layer, Concat):
         shared = gcd(*(source.channels for source in layer.sources[:-1]))
-        return StreamPlan(layer.name, "concat", rng.choice(_divisors(shared)))
+        return StreamPlan(layer.name, "concat", rng.choice(divisors(shared)))
     assert isinstance(layer, Product)
-    rows = layer.rows // layer.groups
     window = None
     if isinstance(layer, Conv):
-        lanes = rng.choice(_divisors(layer.source.channels // layer.groups))
+        lanes = rng.choice(divisors(layer.source.channels // layer.groups))
         window = _window(rng, layer, lanes, family)
-    return LayerPlan(
-        name=layer.name,
-        rows=rows,
-        columns=layer.columns,
-        input_kind=layer.source.kind,
-        input_bits=layer.source.bits,
-        scores=layer.levels != 1,
-        pe=rng.randint(1, rows),
+    return LayerPlan.of(
+        layer,
+        pe=rng.randint(1, layer.rows // layer.groups),
         simd=rng.randint(1, layer.columns),
         pl=rng.randint(1, layer.source.bits),
         weight_store=rng.choice(["block", "lut", "const"]),
         preset_store=rng.choice(["block", "lut", "const"]),
         buffer_store=rng.choice(["block", "lut"]),
-        sets=layer.groups,
-        planes=layer.weight_type.planes,
-        vectors=layer.vectors,
         window=window,
         method=method,
     )
@@ -82,7 +74,3 @@ def _window(rng: random.Random, layer: Conv | Pool, lanes: int, family: str) -> 
     whole = WindowPlan(lanes, layer.source.pixels + 1, store).config(layer, family)
     low, high = whole.min_depth, whole.bubble_free_depth
     return WindowPlan(lanes, rng.choice([low, high, rng.randint(low, high + 3)]), store)
-
-
-def _divisors(number: int) -> list[int]:
-    return [width for width in range(1, number + 1) if number % width == 0]
