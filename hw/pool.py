@@ -15,7 +15,7 @@ from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.tally import Cycle
 
-__all__ = ["PoolConfig", "PoolReducer"]
+__all__ = ["PoolConfig", "PoolReducer", "combined"]
 
 
 @dataclass(frozen=True)
@@ -174,20 +174,20 @@ class PoolReducer(wiring.Component):
             shape = signed(c.output_bits) if c.output_kind == "int" else unsigned(c.output_bits)
             result = Signal(shape, name=f"result_{lane}", reset_less=True)
             with m.If(taken):
-                m.d.sync += result.eq(self._combined(tap.first, result, value))
+                m.d.sync += result.eq(combined(c, tap.first, result, value))
             lanes.append(result)
         m.d.comb += self.o.payload.eq(Cat(lanes))
         return m
 
-    def _combined(self, first: Value, result: Value, value: Value) -> Value:
-        """The result so far and the next value; at a window's first tap the value alone."""
-        c = self.config
-        if c.mode == "max":
-            if c.kind == "bit":
-                return (result & ~first) | value
-            return Mux(first | (value > result), value, result)
-        if c.kind == "bit":
-            # Each +1 adds 2 to a start at -taps, so the low bit is constant.
-            start = C(-c.taps, signed(c.output_bits))
-            return Mux(first, start, result) + Cat(C(0, 1), value)
-        return Mux(first, 0, result) + value
+
+def combined(config: PoolConfig, first: Value, result: Value, value: Value) -> Value:
+    """The result so far and the next value; at a window's first tap the value alone."""
+    if config.mode == "max":
+        if config.kind == "bit":
+            return (result & ~first) | value
+        return Mux(first | (value > result), value, result)
+    if config.kind == "bit":
+        # Each +1 adds 2 to a start at -taps, so the low bit is constant.
+        start = C(-config.taps, signed(config.output_bits))
+        return Mux(first, start, result) + Cat(C(0, 1), value)
+    return Mux(first, 0, result) + value
