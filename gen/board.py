@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from xnorforge.gen.devices import Device, get_device
-from xnorforge.gen.errors import PlanError
-from xnorforge.hw.pll_config import PllConfig
+from xnorforge.gen.errors import PlanError, SiteError
+from xnorforge.hw.pll_config import PllConfig, PllError
 
 __all__ = ["MAX_HZ", "PORTS", "SITE", "Board", "Pin", "baud_divisor", "read_pins"]
 
@@ -76,8 +76,8 @@ class Board:
                 clock_hz or self.clock_hz,
                 part=self.device.pll_part,
             )
-        except ValueError as error:
-            raise PlanError(f"Board {self.name}: {error}; choose another clock") from error
+        except PllError as error:
+            raise SiteError("Board ", self.name, f": {error}; choose another clock") from error
 
     def with_pins(self, sites: Mapping[str, str]) -> Board:
         """The board with some ports on other sites of the package.
@@ -116,9 +116,10 @@ class Board:
         missing = [port for port in ("rx", "tx") if port not in self.pins]
         if missing:
             wanted = ",".join(f"{port}=PIN" for port in missing)
-            raise PlanError(
-                f"Board {self.name} has no UART of its own: say which pins lead to one, like "
-                f"--pins {wanted}"
+            raise SiteError(
+                "Board ",
+                self.name,
+                f" has no UART of its own: say which pins lead to one, like --pins {wanted}",
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from xnorforge.gen.board import MAX_HZ, PORTS, SITE, Board, Pin, baud_divisor
 from xnorforge.gen.devices import DEVICES
 from xnorforge.gen.errors import PlanError
-from xnorforge.hw.pll_config import PllConfig
+from xnorforge.hw.pll_config import PllConfig, PllError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -165,9 +165,8 @@ class _Reader:
             setting = PllConfig.nearest(
                 board.pll, board.oscillator_hz, board.clock_hz, part=board.device.pll_part
             )
-        except ValueError as error:
-            # The setting's own words: what it says of the input is the oscillator's fault.
-            field = "oscillator_hz" if "input" in str(error) else "clock_hz"
+        except PllError as error:
+            field = "oscillator_hz" if error.input else "clock_hz"
             raise self.wrong(field, f"does not suit the PLL: {error}") from error
         try:
             baud_divisor(setting.output_hz, board.baud)

@@ -251,7 +251,7 @@ def _choose(
         # What says nothing about the design comes first: with it this is no answer.
         first, *others = sorted(errors, key=lambda error: isinstance(error, RouteError))
         more = f"; {len(others)} other seeds failed too" if others else ""
-        raise type(first)(f"{first}{more}")
+        raise type(first)(first.why, log=first.log, more=more)
     fastest = max(routed, key=lambda seed: seed.timing.fmax_hz if seed.timing else 0.0)
     chosen = fastest if best else first_met(found, seeds)
     if chosen is not None and chosen.met:

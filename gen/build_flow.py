@@ -305,8 +305,8 @@ class Flow:
             return json.loads((self.work / name).read_text())
         except ValueError as error:
             raise ToolError(
-                f"{self.family.place_and_route} wrote a report that cannot be read: {error} "
-                f"(whole log: {self.logs / log})"
+                f"{self.family.place_and_route} wrote a report that cannot be read: {error}",
+                log=self.logs / log,
             ) from error
 
     def _refuse_overfull(self, log: str, error: ToolError) -> ToolError:
@@ -325,7 +325,7 @@ class Flow:
                     f"the device has {available}; compile it for fewer images per second or for "
                     f"a larger board"
                 )
-        return RouteError(str(error)) if _NO_WAY.search(text) else error
+        return RouteError(error.why, log=error.log) if _NO_WAY.search(text) else error
 
 
 def first_met(found: Mapping[int, Seed], seeds: Sequence[int]) -> Seed | None:

@@ -94,7 +94,7 @@ def run_step(
     seconds = time.monotonic() - started
     for name in step.makes:
         if not (work / name).is_file():
-            raise ToolError(f"{step.tool} ended without writing {name} (whole log: {log})")
+            raise ToolError(f"{step.tool} ended without writing {name}", log=log)
     try:
         (work / kept_log).write_bytes(log.read_bytes())
         cache.keep(key, names, work, {"seconds": round(seconds, 3), "label": step.label})

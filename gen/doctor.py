@@ -288,7 +288,7 @@ def _tool(name: str, args: list[str], progress: Progress | None) -> Check:
             run_tool(name, args, cwd=folder, log=folder / "log", progress=progress)
         except ToolError as error:
             # The log goes with the folder: its path helps nobody.
-            return _failed(name, str(error).split(" (whole log:")[0])
+            return _failed(name, error.brief)
     return _found(name)
 
 
@@ -314,7 +314,7 @@ def _verilator(progress: Progress | None) -> Check:
                 label="compiling a small circuit with Verilator",
             )
         except ToolError as error:
-            return _failed("verilator", str(error).split(" (whole log:")[0])
+            return _failed("verilator", error.brief)
         answer = subprocess.run([folder / "obj_dir" / "Vtiny"], check=False)
     if answer.returncode != 0:
         return _failed("verilator", "the compiled circuit computes wrongly")

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The exceptions a user can meet. Each message is one sentence: what, where, and what to do."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 __all__ = [
     "BundleError",
     "ModelError",
     "OverfullError",
     "PlanError",
     "RouteError",
+    "SiteError",
     "ToolError",
     "UnsupportedOpError",
     "UserError",
@@ -29,6 +34,21 @@ class PlanError(UserError):
     """A network, target and device that do not go together."""
 
 
+class SiteError(PlanError):
+    """What does not go on one board or device.
+
+    site: its name; the message is `before`, `site` and `after`.
+    """
+
+    def __init__(self, before: str, site: str, after: str) -> None:
+        super().__init__(f"{before}{site}{after}")
+        self.before, self.site, self.after = before, site, after
+
+    def at(self, site: str) -> SiteError:
+        """The same of another site, with which everything is the same but its name."""
+        return SiteError(self.before, site, self.after)
+
+
 class OverfullError(PlanError):
     """A design that takes more of some cell, once packed, than the device has."""
 
@@ -38,7 +58,20 @@ class BundleError(UserError):
 
 
 class ToolError(UserError):
-    """An external tool is missing, failed, or gave a result that breaks its contract."""
+    """An external tool is missing, failed, or gave a result that breaks its contract.
+
+    log: file with the tool's whole output, where there is one; the message names it. more: what
+    the message ends with. brief: the message without the log.
+    """
+
+    def __init__(self, why: str, *, log: Path | None = None, more: str = "") -> None:
+        where = "" if log is None else f" (whole log: {log})"
+        super().__init__(f"{why}{where}{more}")
+        self.why, self.log, self.more = why, log, more
+
+    @property
+    def brief(self) -> str:
+        return f"{self.why}{self.more}"
 
 
 class RouteError(ToolError):

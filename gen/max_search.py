@@ -12,7 +12,6 @@ it stopped, and a build of what it found is done already.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +30,6 @@ from xnorforge.gen.tools import Progress
 from xnorforge.gen.verilog import accelerator_verilog
 
 __all__ = ["MaxAttempt", "MaxSearch", "fastest_build"]
-
-_LOG = re.compile(r" \(whole log: [^)]*\)")
 
 
 @dataclass(frozen=True)
@@ -198,6 +195,9 @@ def _attempt(
         more = f" ({len(lost)} of {len(error.seeds)} seeds not decided)" if lost else ""
         why = f"closes at {error.fmax_hz / 1e6:.2f} MHz at best, not at {clock:g} MHz{more}"
         return MaxAttempt(plan, interval, None, why)
-    except (OverfullError, RouteError) as error:
-        return MaxAttempt(plan, interval, None, _LOG.sub("", str(error)))
+    except OverfullError as error:
+        return MaxAttempt(plan, interval, None, str(error))
+    except RouteError as error:
+        # Its log goes with the folder of the search.
+        return MaxAttempt(plan, interval, None, error.brief)
     return MaxAttempt(plan, interval, result)

@@ -18,7 +18,7 @@ from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.boards import BOARDS, MAX_HZ, Board, baud_divisor, get_board
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.devices import DEVICES, Device, get_device
-from xnorforge.gen.errors import PlanError
+from xnorforge.gen.errors import PlanError, SiteError
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import read_overrides
 from xnorforge.gen.plan import Plan
@@ -127,7 +127,7 @@ def link_interval(network: Network, clock_hz: float, baud: int) -> int:
 
 @dataclass(frozen=True)
 class _Site:
-    """Where the design goes. title: for messages."""
+    """Where the design goes."""
 
     board: Board | None
     device: Device
@@ -163,10 +163,6 @@ class _Site:
     def name(self) -> str:
         """The board's name, or the device's."""
         return self.device.name if self.board is None else self.board.name
-
-    @property
-    def title(self) -> str:
-        return f"{self.name} at {self.clock_hz / 1e6:g} MHz"
 
 
 class Planner:
@@ -302,23 +298,27 @@ class Planner:
             )
         slowest, why = max(limits, key=lambda item: item[0])
         if wanted < slowest:
-            raise PlanError(
-                f"{fps:g} images/s cannot be reached on {self.site.title}: {why}, so "
-                f"{int(self._rate(slowest)):,} images/s is the most at this clock"
+            raise SiteError(
+                f"{fps:g} images/s cannot be reached on ",
+                self.site.name,
+                f" at {self.site.clock_hz / 1e6:g} MHz: {why}, so "
+                f"{int(self._rate(slowest)):,} images/s is the most at this clock",
             )
 
-    def _too_fast(self, fps: float) -> PlanError:
+    def _too_fast(self, fps: float) -> SiteError:
         self.smallest()
         chain = self.fastest_chain()
         plan = self.plan(chain)
         interval = predict(core_parts(self.network, plan)).interval_cycles
-        return PlanError(
-            f"{fps:g} images/s do not fit on {self.site.title}: layer {chain.slowest!r} limits, "
+        return SiteError(
+            f"{fps:g} images/s do not fit on ",
+            self.site.name,
+            f" at {self.site.clock_hz / 1e6:g} MHz: layer {chain.slowest!r} limits, "
             f"the best that fits is {int(self._rate(interval)):,} images/s"
-            f"{self._larger(lambda planner: planner._within(planner._interval(fps)) is not None)}"
+            f"{self._larger(lambda planner: planner._within(planner._interval(fps)) is not None)}",
         )
 
-    def _too_large(self, chain: Chain) -> PlanError:
+    def _too_large(self, chain: Chain) -> SiteError:
         used = chain.resources
         room, beside = self.room, "beside"
         shell = "weight chain" if self.site.board is None else "link"
@@ -340,11 +340,12 @@ class Planner:
         fold = "even folded to its smallest"
         if self.overrides:
             fold = f"with the folding given for {', '.join(map(repr, self.overrides))}"
-        return PlanError(
-            f"{self.network.name!r} is too large for {self.site.name}: {fold} "
-            f"it needs {' and '.join(lacking)} ({beside} the {shell}), layer "
+        return SiteError(
+            f"{self.network.name!r} is too large for ",
+            self.site.name,
+            f": {fold} it needs {' and '.join(lacking)} ({beside} the {shell}), layer "
             f"{largest.name!r} alone has {largest.weight_bits:,} weight bits"
-            f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}"
+            f"{self._larger(lambda planner: planner._fits(planner.search.best(None)))}",
         )
 
     def _larger(self, works: Callable[["Planner"], bool]) -> str:

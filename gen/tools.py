@@ -202,7 +202,7 @@ def run_tool(
         finally:
             _kill(child)
     if status != 0:
-        raise ToolError(f"{name} failed: {_last_error(log, status)} (whole log: {log})")
+        raise ToolError(f"{name} failed: {_last_error(log, status)}", log=log)
     return time.monotonic() - started
 
 

@@ -23,7 +23,15 @@ from math import ceil
 
 from amaranth import Const
 
-__all__ = ["PLL_KINDS", "PllConfig"]
+__all__ = ["PLL_KINDS", "PllConfig", "PllError"]
+
+
+class PllError(ValueError):
+    """A frequency that a PLL cannot have. input: whether it is that of its input."""
+
+    def __init__(self, message: str, *, input: bool) -> None:
+        super().__init__(message)
+        self.input = input
 
 
 @dataclass(frozen=True)
@@ -187,20 +195,22 @@ class PllConfig:
 
         Equals go to the lowest reference divider, then to the VCO nearest 600 MHz (ECP5) or to
         the slowest (Gowin).
-        Raises ValueError when the input or the request is outside the primitive's range.
+        Raises PllError when the input or the request is outside the primitive's range.
         """
         rules = _rules(kind, part)
         for name, value in (("input", input_hz), ("output", requested_hz)):
             low, high = getattr(rules, f"{name}_hz")
             if not low <= value <= high:
-                raise ValueError(
+                raise PllError(
                     f"{kind} {name} frequency must be {low / 1e6:g} to {high / 1e6:g} MHz, "
-                    f"not {value / 1e6:g} MHz"
+                    f"not {value / 1e6:g} MHz",
+                    input=name == "input",
                 )
         if kind == "none" and abs(requested_hz / input_hz - 1) > 0.01:
-            raise ValueError(
+            raise PllError(
                 f"there is no PLL, so the clock is the oscillator's {input_hz / 1e6:g} MHz, "
-                f"not {requested_hz / 1e6:g} MHz"
+                f"not {requested_hz / 1e6:g} MHz",
+                input=False,
             )
         target = Fraction(requested_hz)
         best: tuple[Fraction, int, Fraction] | None = None
@@ -213,7 +223,9 @@ class PllConfig:
             if best is None or key < best:
                 best, chosen = key, (reference, feedback, output)
         if best is None:
-            raise ValueError(f"{kind} has no legal setting for {input_hz / 1e6:g} MHz input")
+            raise PllError(
+                f"{kind} has no legal setting for {input_hz / 1e6:g} MHz input", input=True
+            )
         return cls(kind, input_hz, *chosen, part=part)
 
     @classmethod

@@ -84,5 +84,5 @@ def pack(family: str, folder: Path, site: Sequence[str] = ()) -> dict[str, int]:
     run_tool(tool, args, cwd=folder, log=log)
     used = re.findall(r"^Info:\s+(\w+):\s*(\d+)/", log.read_text(), flags=re.MULTILINE)
     if not used:
-        raise ToolError(f"{tool} reported no utilisation (whole log: {log})")
+        raise ToolError(f"{tool} reported no utilisation", log=log)
     return {name: int(count) for name, count in used}

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
-from xnorforge.gen.errors import PlanError
+from xnorforge.gen.errors import PlanError, SiteError
 from xnorforge.sw.cli_build import (
     ClockType,
     fastest,
@@ -95,7 +94,7 @@ def inspect(
 
     network = _load(model, input_scale, input_offset, pixel, topology)
     fits: dict[str, Any] = {}
-    seen: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
+    seen: dict[tuple[Any, ...], dict[str, Any] | PlanError] = {}
     with steps("Looking at boards"):
         for name, board in BOARDS.items():
             # Boards of one device, clock and baud rate differ in their pins only.
@@ -104,15 +103,16 @@ def inspect(
                 try:
                     plan = make_plan(network, board=name)
                 except PlanError as error:
-                    seen[site] = name, {"fits": False, "reason": str(error)}
+                    seen[site] = error
                 else:
                     used = estimate(network, plan)
                     used = {key: value for key, value in used.items() if key != "parts"}
-                    seen[site] = name, {"fits": True, **used}
-            first, found = seen[site]
-            if "reason" in found:  # it names the board, but not in quotes, as it does the model
-                own = rf"(?<![\w'-]){re.escape(first)}(?![\w'-])"
-                found = {**found, "reason": re.sub(own, name, found["reason"])}
+                    seen[site] = {"fits": True, **used}
+            found = seen[site]
+            if isinstance(found, SiteError):
+                found = found.at(name)
+            if isinstance(found, PlanError):
+                found = {"fits": False, "reason": str(found)}
             fits[name] = found
     if as_json:
         emit({**summarise(network), "boards": fits})

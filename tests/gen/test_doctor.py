@@ -332,7 +332,7 @@ def test_program_that_does_not_start_counts_as_missing(monkeypatch, tmp_path):
 
 def test_tool_that_fails_is_to_be_installed_again(monkeypatch):
     def fails(*_, **__):
-        raise ToolError("yosys failed: out of ideas (whole log: /nowhere)")
+        raise ToolError("yosys failed: out of ideas", log=Path("/nowhere"))
 
     monkeypatch.setattr(doctor, "run_tool", fails)
     check = doctor._tool("yosys", [], None)

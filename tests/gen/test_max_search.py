@@ -124,7 +124,9 @@ def test_what_says_nothing_about_a_plan_ends_the_search(network, builds, tmp_pat
 
 def test_why_names_no_log_and_each_plan_has_a_folder(network, builds, tmp_path) -> None:
     builds.limit = interval(network, make_plan(network, board=BOARD, goal="max")) * 1.5
-    builds.error = RouteError("ERROR: no place (whole log: a/b.log); 2 other seeds failed too")
+    more = "; 2 other seeds failed too"
+    builds.error = RouteError("ERROR: no place", log=Path("a/b.log"), more=more)
+    assert str(builds.error) == f"ERROR: no place (whole log: a/b.log){more}"
     found = fastest_build(network, BOARD, tmp_path)
     assert found.above is not None
     assert found.above.why == "ERROR: no place; 2 other seeds failed too"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from xnorforge.gen.bundle import Bundle
-from xnorforge.gen.errors import PlanError
+from xnorforge.gen.errors import SiteError
 from xnorforge.gen.network import Input, ValueType
 from xnorforge.sw import cli_model
 from xnorforge.sw.cli import cli, run
@@ -49,13 +49,15 @@ def test_reason_names_its_own_board(capsys, monkeypatch) -> None:
     """Boards that differ in their pins only share a plan; one that has none keeps its name."""
 
     def refuse(network, *, board):
-        raise PlanError(f"{network.name!r} and 'blackice' are too large for {board}, not for x-1")
+        raise SiteError(
+            f"{network.name!r} and 'blackice' are too large for ", board, ", not blackice"
+        )
 
     monkeypatch.setattr("xnorforge.gen.planner.make_plan", refuse)
     assert run(["inspect", MODEL, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["boards"]
     for board in ("blackice", "blackice-ii", "fomu-hacker", "fomu-pvt", "ulx3s-12f"):
-        reason = f"'mnist-tfc' and 'blackice' are too large for {board}, not for x-1"
+        reason = f"'mnist-tfc' and 'blackice' are too large for {board}, not blackice"
         assert found[board] == {"fits": False, "reason": reason}
 
 
