@@ -21,7 +21,7 @@ from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.hw.window import SlidingWindow, WindowConfig
 from xnorforge.sw import protocol
 
-__all__ = ["Core"]
+__all__ = ["Core", "block_owners"]
 
 _CIRCUITS = {
     AddConfig: ("add", AddUnit),
@@ -97,7 +97,7 @@ class Core(wiring.Component):
         stores = {}
         load = chain.load_o
         for name, shape, words in parts.stores:
-            m.submodules[f"{name}_store"] = stores[name] = store = Store(config=shape, init=words)
+            m.submodules[_store_name(name)] = stores[name] = store = Store(config=shape, init=words)
             if shape.loadable:
                 wiring.connect(m, load, store.load_i)
                 load = store.load_o
@@ -108,11 +108,9 @@ class Core(wiring.Component):
         ready = chain.model_valid
         outputs: list[list] = []
         for index, (config, wires) in enumerate(zip(parts.stages, parts.wires, strict=True)):
-            kind, circuit = _CIRCUITS[type(config)]
+            _, circuit = _CIRCUITS[type(config)]
             stage = circuit(config=config)
-            m.submodules[kind if kind == "head" else f"{kind}_{index}"] = ResetInserter(self.flush)(
-                stage
-            )
+            m.submodules[_stage_name(config, index)] = ResetInserter(self.flush)(stage)
             for address, data in _memories(config, stage):
                 store = stores[next(names)]
                 m.d.comb += [store.address.eq(address), data.eq(store.data)]
@@ -187,6 +185,27 @@ class Core(wiring.Component):
                     m.d.sync += self.register_data.eq(word)
             with m.Default():
                 m.d.sync += self.register_data.eq(0)
+
+
+def block_owners(parts: CoreParts) -> dict[str, str]:
+    """The layer, or "head", of each block of a core, by its name; what has none is left out."""
+    owners = {
+        _stage_name(config, index): owner
+        for index, (config, owner) in enumerate(zip(parts.stages, parts.owners, strict=True))
+    }
+    # A store is named after its layer and its field; the head has just one.
+    return owners | {
+        _store_name(name): name.rpartition(".")[0] or name for name, _, _ in parts.stores
+    }
+
+
+def _stage_name(config: StageConfig, index: int) -> str:
+    kind, _ = _CIRCUITS[type(config)]
+    return kind if kind == "head" else f"{kind}_{index}"
+
+
+def _store_name(name: str) -> str:
+    return f"{name}_store"
 
 
 def _ports(stage, side: str) -> list:
