@@ -226,9 +226,12 @@ class _Builder:
         return self.put(layer.name, config, stream, elements=elements)
 
     def pool(self, layer: Pool, plan: StreamPlan, stream: _Stream) -> _Stream:
-        assert plan.window is not None
-        stream = self.window(layer, plan.window, stream)
         channels, bits = layer.source.channels, layer.output.bits
+        if plan.window is None:
+            config = plan.tile_config(layer, self.plan.family)
+            stream = self.vectors_of(layer.name, stream, channels, plan.lanes)
+            return self.put(layer.name, config, stream, bits=bits)
+        stream = self.window(layer, plan.window, stream)
         return self.put(layer.name, plan.pool_config(layer), stream, elements=channels, bits=bits)
 
     def threshold(self, layer: Threshold, plan: StreamPlan, stream: _Stream) -> _Stream:

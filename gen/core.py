@@ -17,6 +17,7 @@ from xnorforge.hw.pool import PoolConfig, PoolReducer
 from xnorforge.hw.store import Store
 from xnorforge.hw.tally import Cycle, Tally
 from xnorforge.hw.threshold import ThresholdConfig, ThresholdUnit
+from xnorforge.hw.tile_pool import TilePool, TilePoolConfig
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.hw.window import SlidingWindow, WindowConfig
 from xnorforge.sw import protocol
@@ -31,6 +32,7 @@ _CIRCUITS = {
     MvuConfig: ("mvu", MatrixVectorUnit),
     PoolConfig: ("pool", PoolReducer),
     ThresholdConfig: ("threshold", ThresholdUnit),
+    TilePoolConfig: ("pool", TilePool),
     WidthConverterConfig: ("width", WidthConverter),
     WindowConfig: ("window", SlidingWindow),
 }

@@ -22,9 +22,10 @@ from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.folding import divisors
-from xnorforge.hw.store import SPRAM_FAMILIES
+from xnorforge.hw.store import FAMILIES, SPRAM_FAMILIES
 from xnorforge.hw.structures import engine_for
 from xnorforge.hw.threshold import ThresholdConfig
+from xnorforge.hw.tile_pool import tiles
 
 __all__ = ["Fold", "Folds"]
 
@@ -32,6 +33,8 @@ __all__ = ["Fold", "Folds"]
 _WIDER = 5
 # Pixels of a line buffer up to which it is made of LUT RAM, where there is any.
 _SHALLOW = 64
+# Bits of a buffer up to which it is made of flip-flops, where there is no LUT RAM.
+_FEW_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -191,11 +194,17 @@ class Folds:
         return Fold(plan, cycles, engine, stores, vector_in, lanes_in, plan.rows, pe)
 
     def _pool(self, layer: Pool, lanes: int, cycles: int) -> Fold:
-        window = self._window(layer, lanes)
-        plan = StreamPlan(layer.name, "pool", lanes, window)
-        cost = resources.block(window.config(layer, self.family), self.family)
-        cost += resources.block(plan.pool_config(layer), self.family)
         channels = layer.source.channels
+        plan = StreamPlan(layer.name, "pool", lanes)
+        if tiles(layer.windows):
+            config = plan.tile_config(layer, self.family)
+            plan = replace(plan, store=self._shallow_store(config.words, config.word_bits))
+            cost = resources.block(plan.tile_config(layer, self.family), self.family)
+        else:
+            window = self._window(layer, lanes)
+            plan = replace(plan, window=window)
+            cost = resources.block(window.config(layer, self.family), self.family)
+            cost += resources.block(plan.pool_config(layer), self.family)
         return Fold(plan, cycles, cost, (), channels, lanes, channels, lanes)
 
     def _threshold(self, layer: Threshold, lanes: int, cycles: int) -> Fold:
@@ -218,7 +227,13 @@ class Folds:
         plan = WindowPlan(lanes, layer.source.pixels, "block")
         depth = plan.config(layer, self.family).bubble_free_depth
         words = depth * (layer.source.channels // lanes)
-        return WindowPlan(lanes, depth, "lut" if words <= _SHALLOW else "block")
+        return WindowPlan(lanes, depth, self._shallow_store(words, lanes * layer.source.bits))
+
+    def _shallow_store(self, words: int, bits: int) -> str:
+        """The memory that suits a buffer: block RAM unless little of a block would be used."""
+        if FAMILIES[self.family].lut_ram:
+            return "lut" if words <= _SHALLOW else "block"
+        return "lut" if words * bits <= _FEW_BITS else "block"
 
 
 def _shared_channels(layer: Layer) -> int:

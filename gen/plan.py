@@ -28,6 +28,7 @@ from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.threshold import ThresholdConfig
+from xnorforge.hw.tile_pool import TilePoolConfig
 from xnorforge.hw.window import WindowConfig
 
 __all__ = ["ForkPlan", "LayerPlan", "Plan", "StreamPlan", "WindowPlan"]
@@ -85,14 +86,19 @@ class ForkPlan:
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """A layer without weights. lanes: channels a beat. window: of a pool. method: of thresholds,
-    as in `ThresholdConfig`."""
+    """A layer without weights. lanes: channels a beat. method: of thresholds, as in
+    `ThresholdConfig`.
+
+    Of a pool: window, its line buffer; without one its windows lie side by side (`hw.tile_pool`),
+    and store is where its results so far lie, "block" or "lut".
+    """
 
     name: str
     op: str
     lanes: int
     window: WindowPlan | None = None
     method: str = "parallel"
+    store: str = "block"
 
     @property
     def folds(self) -> list[int]:
@@ -129,6 +135,12 @@ class StreamPlan:
 
     def pool_config(self, layer: Pool) -> PoolConfig:
         return _pool_config(layer, self.lanes)
+
+    def tile_config(self, layer: Pool, family: str) -> TilePoolConfig:
+        """The TilePool of a pool without a line buffer."""
+        return TilePoolConfig(
+            pool=self.pool_config(layer), windows=layer.windows, store=self.store, family=family
+        )
 
 
 def _pool_config(layer: Pool, lanes: int) -> PoolConfig:
@@ -357,6 +369,8 @@ def _add_widths(layer: Add) -> dict[str, Any]:
 def _told(plan: LayerPlan | StreamPlan) -> dict[str, Any]:
     """A layer's plan, without what a plain dense layer has no use for."""
     plain = {"sets": 1, "planes": 1, "vectors": 1, "window": None, "method": "parallel"}
+    if isinstance(plan, StreamPlan):
+        plain["store"] = "block"
     return {
         name: value
         for name, value in dataclasses.asdict(plan).items()

@@ -41,6 +41,7 @@ from xnorforge.gen.stream_terms import (
     fork_terms,
     pool_terms,
     threshold_terms,
+    tile_pool_terms,
     window_terms,
 )
 from xnorforge.hw.add import AddConfig
@@ -51,6 +52,7 @@ from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.store import FAMILIES, StoreConfig
 from xnorforge.hw.threshold import ThresholdConfig
+from xnorforge.hw.tile_pool import TilePoolConfig
 from xnorforge.hw.width import WidthConverterConfig
 from xnorforge.hw.window import WindowConfig
 
@@ -259,6 +261,8 @@ def block_terms(
         return _window(config)
     if isinstance(config, PoolConfig):
         return pool_terms(config, family), Resources()
+    if isinstance(config, TilePoolConfig):
+        return _tile_pool(config)
     if isinstance(config, ThresholdConfig):
         terms, exact = _store(config.store_config)
         return _sum(threshold_terms(config), terms), exact
@@ -318,6 +322,14 @@ def _window(config: WindowConfig) -> tuple[Terms, Resources]:
     width = config.lanes * config.element_bits
     words = config.depth * (config.channels // config.lanes)
     blocks = _memory_blocks(width, words, config.family) if config.store == "block" else 0
+    return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
+
+
+def _tile_pool(config: TilePoolConfig) -> tuple[Terms, Resources]:
+    terms = tile_pool_terms(config)
+    blocks = 0
+    if config.store == "block" and config.words:
+        blocks = _memory_blocks(config.word_bits, config.words, config.family)
     return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
 
 

@@ -18,6 +18,7 @@ from xnorforge.hw.concat import ConcatConfig
 from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.threshold import ThresholdConfig
+from xnorforge.hw.tile_pool import TilePoolConfig
 from xnorforge.hw.window import WindowConfig
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "fork_terms",
     "pool_terms",
     "threshold_terms",
+    "tile_pool_terms",
     "window_terms",
 ]
 
@@ -61,6 +63,31 @@ def pool_terms(config: PoolConfig, family: str) -> Terms:
         choose=bits * (1 if config.element_bits == 1 and config.mode == "max" else 2),
     )
     terms["count.carries"] = chain(taps, family)
+    return terms
+
+
+def tile_pool_terms(config: TilePoolConfig) -> Terms:
+    """A pool of tiles around its memory, block RAMs aside."""
+    pool, windows = config.pool, config.windows
+    bits, words = config.word_bits, config.words
+    held = pool.lanes * pool.element_bits
+    counters = [counter_bits(config.pixel_beats), counter_bits(words)]
+    for axis in (windows.vertical, windows.horizontal):
+        counters += [
+            counter_bits(axis.taps),
+            counter_bits(axis.size if axis.size % axis.taps else axis.positions),
+        ]
+    terms: Terms = Counter(
+        count=sum(counters),
+        registers=sum(counters) + counter_bits(words) + bits + held + 8,
+        lone=held,
+        choose=bits * (1 if pool.element_bits == 1 and pool.mode == "max" else 2),
+    )
+    if config.pixel_beats == 1:
+        terms.update(Counter(registers=bits, choose=bits))
+    terms["count.carries"] = sum(chain(bits, config.family) for bits in counters)
+    if config.store == "lut" and words:
+        terms.update(lut_memory(bits, words, config.family))
     return terms
 
 

@@ -10,6 +10,7 @@ from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Thresh
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import ForkPlan, LayerPlan, Plan, StreamPlan, WindowPlan
 from xnorforge.hw.folding import divisors
+from xnorforge.hw.tile_pool import tiles
 
 __all__ = ["random_plan"]
 
@@ -41,6 +42,8 @@ def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamP
     method = rng.choice(["parallel", "serial"])
     if isinstance(layer, Pool):
         lanes = rng.choice(divisors(layer.source.channels))
+        if tiles(layer.windows) and rng.random() < 0.7:
+            return StreamPlan(layer.name, "pool", lanes, store=rng.choice(["block", "lut"]))
         return StreamPlan(layer.name, "pool", lanes, _window(rng, layer, lanes, family))
     if isinstance(layer, Threshold):
         lanes = rng.randint(1, layer.source.channels)

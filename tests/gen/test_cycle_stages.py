@@ -15,6 +15,7 @@ from xnorforge.hw.geometry import Window
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
 from xnorforge.hw.pool import PoolConfig, PoolReducer
 from xnorforge.hw.threshold import ThresholdConfig, ThresholdUnit
+from xnorforge.hw.tile_pool import TilePool, TilePoolConfig
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.hw.window import SlidingWindow, WindowConfig
 from xnorforge.hw.window_walk import Walk
@@ -24,6 +25,7 @@ STAGES = {
     MvuConfig: MatrixVectorUnit,
     PoolConfig: PoolReducer,
     ThresholdConfig: ThresholdUnit,
+    TilePoolConfig: TilePool,
     WidthConverterConfig: WidthConverter,
     WindowConfig: SlidingWindow,
 }
@@ -164,6 +166,38 @@ def test_window_every_transfer_is_predicted(seed):
 def test_window_and_what_follows_every_transfer_is_predicted(seed):
     rng = random.Random(seed)
     chain = random_chain(rng)
+    check_every_transfer(chain, 3, random_gaps(rng, frame_beats(chain, 3)))
+
+
+def random_tile_pool(rng):
+    """A pool of tiles; behind it an engine that may make it wait."""
+    kernel = rng.randint(1, 3), rng.randint(1, 3)
+    windows = Window(kernel, kernel).over(*(rng.randint(k, 3 * k + 2) for k in kernel))
+    lanes, beats = rng.randint(1, 3), rng.randint(1, 3)
+    config = TilePoolConfig(
+        pool=PoolConfig(lanes * beats, 1, "bit", lanes, windows.window.taps, "max"),
+        windows=windows,
+        store=rng.choice(["block", "lut"]),
+    )
+    rows = rng.randint(1, 4)
+    behind = MvuConfig(
+        rows=rows,
+        columns=lanes * beats,
+        input_kind="bit",
+        input_bits=1,
+        pe=rng.randint(1, rows),
+        simd=lanes,
+        pl=1,
+        scores=True,
+        windows=Window((1, 1)).over(windows.height, windows.width),
+    )
+    return [config, behind] if rng.random() < 0.7 else [config]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_tile_pool_every_transfer_is_predicted(seed):
+    rng = random.Random(seed)
+    chain = random_tile_pool(rng)
     check_every_transfer(chain, 3, random_gaps(rng, frame_beats(chain, 3)))
 
 
