@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from xnorforge.gen.errors import PlanError
+from xnorforge.gen.errors import PlanError, UserError
 from xnorforge.sw.cli_output import Steps, console, emit, json_option, steps, table
 
 __all__ = [
@@ -113,6 +115,7 @@ def build(
     """Make the bitstream of a bundle, timing met at the PLL's real frequency.
 
     Seeds are tried until one meets timing. A build that was interrupted goes on where it stopped.
+    The table shows what each layer takes, packed, and beside it what the resource model said.
 
     \b
     xnorforge build build/net
@@ -121,10 +124,14 @@ def build(
     if seeds and single:
         raise click.UsageError("Give either --seeds or --seed.")
     from xnorforge.gen.build import build as build_bundle
+    from xnorforge.gen.bundle import Bundle
+    from xnorforge.gen.layer_usage import layer_usage
 
+    rows: Any = ()
     with steps("Building") as say, resumable():
+        opened = Bundle.open(bundle)
         result = build_bundle(
-            bundle,
+            opened,
             seeds=seeds or single or None,
             best=best,
             jobs=jobs,
@@ -132,9 +139,16 @@ def build(
             progress=say,
             report=lambda seed: say.note(f"  {seed}"),
         )
+        try:
+            rows = layer_usage(opened, result, progress=say)
+        except UserError as error:
+            # The bitstream is made all the same.
+            say.note(f"What each layer takes is not known: {error}")
     if as_json:
-        emit(result.to_json())
+        emit({**result.to_json(), "layers": [asdict(row) for row in rows]})
         return
+    if rows:
+        console().print(_usage_table(rows))
     used = ", ".join(
         f"{count:,} {name.replace('_', ' ')}" for name, count in result.used.items() if count
     )
@@ -142,6 +156,42 @@ def build(
         f"{result.bitstream}\n{result.fmax_hz / 1e6:.1f} MHz reached, "
         f"{result.clock_hz / 1e6:g} MHz needed (seed {result.seed})\n{used}"
     )
+
+
+# Counts in the table, and whether the resource model has them too.
+_COLUMNS = (
+    ("Cells", ("logic_cells",), True),
+    ("LUTs", ("luts",), False),
+    ("Carries", ("carries",), True),
+    ("FFs", ("flip_flops", "lost_flip_flops"), True),
+    ("LUT RAMs", ("lut_rams",), True),
+    ("Block RAMs", ("block_rams",), True),
+    ("SPRAMs", ("sprams",), True),
+    ("DSPs", ("dsps",), False),
+)
+
+
+def _usage_table(rows: Sequence[Any]) -> Any:
+    """What each layer takes, and behind it, as "model", what was predicted."""
+    from xnorforge.gen.layer_usage import total_usage
+
+    packed = [*(row.packed for row in rows), total_usage(rows)]
+    models = [row.predicted for row in rows]
+    total: Counter[str] = Counter()
+    for model in models:
+        total.update(model or {})
+    models.append(dict(total))
+    names, lines = ["Layer"], [[name] for name in (*(row.name for row in rows), "total")]
+    for title, kinds, modelled in _COLUMNS:
+        columns = [[sum(counts.get(kind, 0) for kind in kinds) for counts in packed]]
+        if modelled:
+            columns.append([None if m is None else m.get(kinds[0], 0) for m in models])
+        if not any(any(column) for column in columns):
+            continue
+        names += [title, "model"][: len(columns)]
+        for line, *cells in zip(lines, *columns, strict=True):
+            line += ["-" if cell is None else cell for cell in cells]
+    return table("What each layer takes", names, lines, right=range(1, len(names)))
 
 
 def fastest(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -13,6 +14,7 @@ import pytest
 
 from xnorforge.gen.boards import BOARDS
 from xnorforge.gen.bundle import Bundle, compile_bundle
+from xnorforge.gen.layer_usage import LayerUsage
 from xnorforge.gen.planner import make_plan
 from xnorforge.sim.core_bench import random_network
 from xnorforge.sw import cli_model
@@ -52,6 +54,38 @@ def test_build_shows_every_seed_and_the_result(copy, fake_tools, capsys) -> None
     for seed, fmax in ((1, 25), (2, 25), (3, 31)):
         assert any(line.startswith(f"seed {seed}: {fmax}.00 MHz, 30.00 wanted") for line in lines)
     assert "31.0 MHz reached, 30 MHz needed (seed 3)" in captured.out
+
+
+def test_build_shows_what_each_layer_takes(copy, fake_tools, monkeypatch, capsys) -> None:
+    rows = (
+        LayerUsage("conv0", {"logic_cells": 1300, "flip_flops": 7, "lost_flip_flops": 2}, None),
+        LayerUsage(
+            "shell",
+            {"logic_cells": 5, "flip_flops": 1, "block_rams": 3},
+            {"logic_cells": 4, "flip_flops": 2, "block_rams": 3},
+            {"link": {"logic_cells": 5}},
+        ),
+    )
+    monkeypatch.setattr("xnorforge.gen.layer_usage.layer_usage", lambda *_, **__: rows)
+    assert run(["build", copy]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    heads = ["Cells", "model", "FFs", "model", "Block", "RAMs", "model"]
+    assert ["Layer", *heads] in shown
+    assert ["conv0", "1,300", "-", "9", "-", "0", "-"] in shown
+    assert ["shell", "5", "4", "1", "2", "3", "3"] in shown
+    assert ["total", "1,305", "4", "10", "2", "3", "3"] in shown
+    assert run(["build", copy, "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert layers == [dataclasses.asdict(row) for row in rows]
+
+
+def test_layers_that_cannot_be_counted_are_said_and_do_no_harm(copy, fake_tools, capsys) -> None:
+    assert run(["build", copy, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "What each layer takes is not known: " in captured.err
+    assert "made it; compile the model again" in captured.err
+    found = json.loads(captured.out)
+    assert found["layers"] == [] and Path(found["bitstream"]).is_file()
 
 
 @pytest.mark.parametrize(
