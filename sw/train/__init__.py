@@ -12,11 +12,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from xnorforge.sw.errors import TrainingError
-from xnorforge.sw.train.data import load_mnist
-from xnorforge.sw.train.recipes import RECIPES, Recipe, find_recipe
+from xnorforge.sw.train.data import DATASETS, find_dataset, load_split
+from xnorforge.sw.train.recipes import RECIPES, Conv, Dense, Pool, Recipe, find_recipe
 from xnorforge.sw.train.result import TrainResult
 
-__all__ = ["RECIPES", "Recipe", "TrainResult", "find_recipe", "load_mnist", "train"]
+__all__ = [
+    "DATASETS",
+    "RECIPES",
+    "Conv",
+    "Dense",
+    "Pool",
+    "Recipe",
+    "TrainResult",
+    "find_dataset",
+    "find_recipe",
+    "load_split",
+    "train",
+]
 
 
 def train(
@@ -26,6 +38,7 @@ def train(
     seed: int | None = None,
     epochs: int | None = None,
     progress: bool = True,
+    dataset: str | None = None,
 ) -> TrainResult:
     """Train a recipe and write the network as QONNX, with a JSON record beside it.
 
@@ -34,20 +47,23 @@ def train(
     recipe
         A recipe or its name.
     data
-        Folder with the four MNIST idx files; None downloads them, checksummed, to the cache.
+        Folder with the data set; None downloads it, checksummed, to the cache.
     out
         The `.onnx` to write, `<recipe>.onnx` by default; the record gets the suffix `.json`.
     seed, epochs
         In place of the recipe's.
     progress
         Show a progress bar on stderr.
+    dataset
+        In place of the recipe's: another of `DATASETS`, whose images have the same size.
 
     Raises
     ------
     TrainingError
-        Unknown recipe, no PyTorch, data missing or not as expected, `out` not writable.
+        Unknown recipe or data set, no PyTorch, data missing or not as expected, `out` not writable.
     """
     recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = recipe if dataset is None else recipe.on(find_dataset(dataset))
     try:
         import torch  # noqa: F401  (only asks whether it is there)
     except ImportError as error:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Binary network → QONNX.
 
-    image [1, 1, 28, 28] in [0, 1] → Flatten → · 2 - 1 → BipolarQuant
-        → MatMul(BipolarQuant(weights)) → BatchNormalization → BipolarQuant → ...
+    image [1, C, H, W] in [0, 1] → · 2 - 1 → BipolarQuant       (pixels "bits")
+                                  → · 510 - 255                 (pixels "bytes")
+        → Conv(BipolarQuant(weights)) → MaxPool → BatchNormalization → BipolarQuant → ...
+        → Flatten → MatMul(BipolarQuant(weights)) → BatchNormalization → BipolarQuant → ...
         → MatMul(BipolarQuant(weights)) → · gain + offset → scores [1, classes]
 
 `BipolarQuant` is QONNX's op (domain qonnx.custom_op.general). The file also carries its meaning
@@ -12,7 +14,7 @@ as an ONNX function, so that runtimes without QONNX, such as onnxruntime, run it
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -20,56 +22,54 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from xnorforge.sw.errors import TrainingError
-from xnorforge.sw.train.layers import BinaryNetwork
+from xnorforge.sw.train.layers import BinaryNetwork, Product
 
 __all__ = ["QONNX_DOMAIN", "to_qonnx"]
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
 OPSET = 13
 IR_VERSION = 8  # the first with functions
+PIXEL_SCALE = {"bits": (2.0, 1.0), "bytes": (510.0, 255.0)}  # factor, then what is subtracted
 
 
 def to_qonnx(
-    network: BinaryNetwork,
-    *,
-    name: str,
-    image_shape: Sequence[int],
-    metadata: Mapping[str, str] | None = None,
+    network: BinaryNetwork, *, name: str, metadata: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
     """The network as it evaluates: checked, with shapes inferred, without time stamps.
 
-    image_shape: of one image, e.g. (1, 28, 28); its elements are divided by 255 by the caller.
+    Its input is pixels divided by 255. Raises TrainingError for a float twin.
     """
-    columns = network.dense[0].latent.shape[1]
-    if math.prod(image_shape) != columns:
+    recipe = network.recipe
+    if not recipe.binary:
         raise TrainingError(
-            f"Network {name!r} takes {columns} inputs, which images of shape "
-            f"{tuple(image_shape)} do not have"
+            f"Recipe {recipe.name!r} is a float twin, for comparison only; no circuit is made of it"
         )
-    graph = _Graph()
-    x = graph.node("Flatten", ["image"], "flat", axis=1)
-    x = graph.node("Mul", [x, graph.constant("input_gain", 2.0)], "scaled")
-    x = graph.node("Sub", [x, graph.constant("input_offset", 1.0)], "centred")
-    x = graph.quantise(x, "input_bits")
-    for index, dense in enumerate(network.dense):
-        layer = f"dense_{index}"
-        signs = np.where(dense.latent.detach().numpy() >= 0, 1.0, -1.0).T
-        weights = graph.quantise(graph.constant(f"{layer}_weight", signs), f"{layer}_sign")
-        x = graph.node("MatMul", [x, weights], f"{layer}_dot")
+    height, width, channels = recipe.image
+    graph = _Graph("image")
+    if network.products[0].latent.ndim == 2:
+        graph.flatten()
+    gain, offset = PIXEL_SCALE[recipe.pixels]
+    graph.node("Mul", "scaled", graph.constant("input_gain", gain))
+    graph.node("Sub", "centred", graph.constant("input_offset", offset))
+    if recipe.pixels == "bits":
+        graph.quantise("input_bits")
+    for index, product in enumerate(network.products):
+        layer = graph.product(index, product)
         if index < len(network.norms):
-            x = graph.norm(x, f"norm_{index}", network.norms[index])
-            x = graph.quantise(x, f"{layer}_bits")
-    gain, offset = network.head.affine()
-    gain, offset = _exact(gain, offset, highest=network.dense[-1].latent.shape[1])
-    x = graph.node("Mul", [x, graph.constant("gain", gain)], "gained")
-    graph.node("Add", [x, graph.constant("offset", offset)], "scores")
-    classes = network.dense[-1].latent.shape[0]
+            graph.norm(f"norm_{index}", network.norms[index])
+            graph.quantise(f"{layer}_bits")
+    largest = 255 if recipe.pixels == "bytes" and not network.norms else 1
+    highest = network.products[-1].columns * largest
+    gain, offset = _exact(*network.head.affine(), highest=highest)
+    graph.node("Mul", "gained", graph.constant("gain", gain))
+    graph.node("Add", "scores", graph.constant("offset", offset))
+    image, scores = [1, channels, height, width], [1, recipe.classes]
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             name,
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, *image_shape])],
-            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, classes])],
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, image)],
+            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, scores)],
             graph.constants,
         ),
         producer_name="xnorforge",
@@ -84,31 +84,45 @@ def to_qonnx(
 
 
 class _Graph:
-    """Nodes and constants in the order they are made; every method returns its output's name."""
+    """A chain of nodes, with its constants in the order they are made; `x` is the last output."""
 
-    def __init__(self) -> None:
+    def __init__(self, x: str) -> None:
+        self.x = x
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self.flat = False
 
-    def node(
-        self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: object
-    ) -> str:
-        self.nodes.append(
-            helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
-        )
-        return output
+    def node(self, op: str, output: str, *inputs: str, **attributes: object) -> None:
+        self._put(op, [self.x, *inputs], output, **attributes)
+        self.x = output
 
     def constant(self, name: str, value: object) -> str:
         # A copy, since numpy_helper keeps C order only for contiguous arrays.
         self.constants.append(numpy_helper.from_array(np.array(value, np.float32, order="C"), name))
         return name
 
-    def quantise(self, x: str, output: str) -> str:
-        if not any(tensor.name == "one" for tensor in self.constants):
-            self.constant("one", 1.0)
-        return self.node("BipolarQuant", [x, "one"], output, QONNX_DOMAIN)
+    def flatten(self) -> None:
+        """From here on a vector; nothing where it is one."""
+        if not self.flat:
+            self.node("Flatten", "flat", axis=1)
+            self.flat = True
 
-    def norm(self, x: str, name: str, norm: nn.BatchNorm1d) -> str:
+    def product(self, index: int, product: Product) -> str:
+        """Dense layer or convolution with its pool; returns what its names begin with."""
+        signs = np.where(product.latent.detach().numpy() >= 0, 1.0, -1.0)
+        dense = signs.ndim == 2
+        layer = f"{'dense' if dense else 'conv'}_{index}"
+        if dense:
+            self.flatten()
+        weights = self.constant(f"{layer}_weight", signs.T if dense else signs)
+        weights = self._quantised(weights, f"{layer}_sign")
+        self.node("MatMul" if dense else "Conv", f"{layer}_dot", weights)
+        if product.pool > 1:
+            size = [product.pool] * 2
+            self.node("MaxPool", f"{layer}_pool", kernel_shape=size, strides=size)
+        return layer
+
+    def norm(self, name: str, norm: nn.Module) -> None:
         parameters = {
             "gamma": norm.weight,
             "beta": norm.bias,
@@ -119,7 +133,23 @@ class _Graph:
             self.constant(f"{name}_{part}", value.detach().numpy())
             for part, value in parameters.items()
         ]
-        return self.node("BatchNormalization", [x, *inputs], name, epsilon=norm.eps)
+        self.node("BatchNormalization", name, *inputs, epsilon=norm.eps)
+
+    def quantise(self, output: str) -> None:
+        self.x = self._quantised(self.x, output)
+
+    def _quantised(self, x: str, output: str) -> str:
+        if not any(tensor.name == "one" for tensor in self.constants):
+            self.constant("one", 1.0)
+        self._put("BipolarQuant", [x, "one"], output, domain=QONNX_DOMAIN)
+        return output
+
+    def _put(
+        self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: object
+    ) -> None:
+        self.nodes.append(
+            helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
+        )
 
 
 def _exact(gain: float, offset: float, highest: int) -> tuple[float, float]:

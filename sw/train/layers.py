@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Layers of the BNN paper: sign, its straight-through estimator, and binary dense networks.
+"""The network of a recipe: binary by the BNN paper's rules, or its float twin.
 
     forward   y = +1 if x >= 0 else -1
     backward  dx = dy where |x| <= 1, else 0        (Courbariaux, Hubara et al. 2016, eq. 4)
@@ -9,13 +9,15 @@ Weights are kept as real numbers in [-1, 1] while training and used through thei
 
 from __future__ import annotations
 
-import itertools
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["BinaryDense", "BinaryNetwork", "TensorNorm", "sign"]
+from xnorforge.sw.train.recipes import Conv, Pool, Recipe
+
+__all__ = ["BinaryNetwork", "Product", "TensorNorm", "sign"]
 
 
 class _Sign(torch.autograd.Function):
@@ -35,19 +37,34 @@ def sign(x: Tensor) -> Tensor:
     return _Sign.apply(x)
 
 
-class BinaryDense(nn.Module):
-    """Fully connected without bias; the weights used are the signs of `latent` (rows, columns)."""
+class Product(nn.Module):
+    """Dense layer or convolution without bias, then a max pool if `pool` is more than 1.
 
-    def __init__(self, columns: int, rows: int) -> None:
+    latent: (rows, columns), or (rows, channels, kernel, kernel) of a convolution. The weights used
+    are its signs, or the numbers themselves in a float twin.
+    """
+
+    def __init__(self, *shape: int, pool: int = 1, binary: bool = True) -> None:
         super().__init__()
-        self.latent = nn.Parameter(torch.empty(rows, columns).uniform_(-1, 1))
+        self.pool, self.binary = pool, binary
+        limit = 1.0 if binary else math.sqrt(6 / math.prod(shape[1:]))
+        self.latent = nn.Parameter(torch.empty(shape).uniform_(-limit, limit))
+
+    @property
+    def columns(self) -> int:
+        """Inputs of one dot product."""
+        return self.latent[0].numel()
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, sign(self.latent))
+        weights = sign(self.latent) if self.binary else self.latent
+        if weights.ndim == 2:
+            return nn.functional.linear(x.flatten(1), weights)
+        x = nn.functional.conv2d(x, weights)
+        return nn.functional.max_pool2d(x, self.pool) if self.pool > 1 else x
 
     @torch.no_grad()
     def clip(self) -> None:
-        """Keep the latent weights in [-1, 1]: outside, they would no longer matter."""
+        """Keep the latent weights in [-1, 1]: outside, their signs would no longer turn."""
         self.latent.clamp_(-1, 1)
 
 
@@ -83,29 +100,48 @@ class TensorNorm(nn.Module):
 
 
 class BinaryNetwork(nn.Module):
-    """Dense layers with ±1 weights and activations: dense, batch norm, sign, ..., dense, norm.
+    """A recipe's layers: product, batch norm, sign (ReLU in a float twin), ..., product, norm.
 
-    widths: inputs, hidden layers ..., classes. Takes ±1 floats (N, inputs).
+    Takes floats (N, channels, height, width): ±1 for pixels "bits", 2 * pixel - 255 for "bytes".
     """
 
-    def __init__(self, widths: tuple[int, ...], dropout: float = 0.0) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        pairs = list(itertools.pairwise(widths))
-        self.dense = nn.ModuleList(BinaryDense(columns, rows) for columns, rows in pairs)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(rows) for rows in widths[1:-1])
-        self.dropout = nn.Dropout(dropout)
+        self.recipe = recipe
+        products: list[Product] = []
+        for index, (layer, shape) in enumerate(zip(recipe.layers, recipe.shapes, strict=False)):
+            if isinstance(layer, Conv):
+                after = recipe.layers[index + 1 : index + 2]
+                pool = after[0].size if after and isinstance(after[0], Pool) else 1
+                kernel = (shape[2], layer.kernel, layer.kernel)
+                products.append(Product(layer.channels, *kernel, pool=pool, binary=recipe.binary))
+            elif not isinstance(layer, Pool):
+                products.append(Product(layer.rows, math.prod(shape), binary=recipe.binary))
+        head = Product(recipe.classes, math.prod(recipe.shapes[-1]), binary=recipe.binary)
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(len(product.latent))
+            if product.latent.ndim == 4
+            else nn.BatchNorm1d(len(product.latent))
+            for product in products
+        )
+        self.products = nn.ModuleList([*products, head])
+        self.dropout = nn.Dropout(recipe.dropout)
+        self.activation = sign if recipe.binary else nn.functional.relu
         self.head = TensorNorm()
 
     def dots(self, x: Tensor) -> Tensor:
-        """Integer scores (N, classes), as floats."""
-        for dense, norm in zip(self.dense, self.norms, strict=False):
-            x = self.dropout(sign(norm(dense(x))))
-        return self.dense[-1](x)
+        """Scores (N, classes) as floats; integers unless this is a float twin."""
+        if self.products[0].latent.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        for product, norm in zip(self.products, self.norms, strict=False):
+            x = self.dropout(self.activation(norm(product(x))))
+        return self.products[-1](x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.dots(x))
+        return self.head(self.dots(x).float())
 
     def clip(self) -> None:
         """Clip every latent weight to [-1, 1]; call after each optimiser step."""
-        for dense in self.dense:
-            dense.clip()
+        if self.recipe.binary:
+            for product in self.products:
+                product.clip()

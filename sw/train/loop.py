@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The training loop: the whole data set in memory, one thread, the best epoch kept."""
+"""The training loop: the whole data set in memory, the best epoch kept."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from xnorforge.sw.errors import TrainingError
-from xnorforge.sw.train.data import load_mnist, mnist_folder
+from xnorforge.sw.train.data import Split, data_folder, find_dataset, load_split
 from xnorforge.sw.train.export import to_qonnx
 from xnorforge.sw.train.layers import BinaryNetwork
 from xnorforge.sw.train.recipes import Recipe
 from xnorforge.sw.train.result import TrainResult
 
-__all__ = ["Fit", "binarise", "fit", "predict", "run"]
+__all__ = ["Fit", "encode", "fit", "predict", "run", "scores"]
 
-SIDE = 28
 PIXEL_THRESHOLD = 128  # pixel / 255 * 2 - 1 >= 0
+CHUNK = 1_000  # images evaluated at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +56,24 @@ def run(
         seed=recipe.seed if seed is None else seed,
         epochs=recipe.epochs if epochs is None else epochs,
     )
+    if not recipe.binary:
+        raise TrainingError(
+            f"Recipe {recipe.name!r} is a float twin, for comparison only; no model file is made "
+            "of it (`fit` trains it, as benchmarks/train_twins.py does)"
+        )
     out = _writable(Path(f"{recipe.name}.onnx") if out is None else Path(out))
-    folder = mnist_folder(data, progress=progress)
-    training = load_mnist(folder, "train")
+    folder = data_folder(recipe.dataset, data, progress=progress)
+    training = _load(recipe, folder, "train")
     began = time.perf_counter()
     with _progress(recipe, progress) as report:
         result = fit(recipe, training.images, training.labels, report)
     seconds = time.perf_counter() - began
 
-    test = load_mnist(folder, "test")
-    right = (predict(result.network, binarise(test.images)).numpy() == test.labels).mean()
+    test = _load(recipe, folder, "test")
+    right = (predict(result.network, test.images) == test.labels).mean()
     model = to_qonnx(
         result.network,
         name=recipe.name,
-        image_shape=(1, SIDE, SIDE),
         metadata={"recipe": recipe.name, "seed": str(recipe.seed), "epochs": str(recipe.epochs)},
     ).SerializeToString(deterministic=True)
     record = TrainResult(
@@ -98,7 +102,9 @@ def fit(
     labels: np.ndarray,
     report: Callable[[int, float, float], None] | None = None,
 ) -> Fit:
-    """Train on images uint8 (N, 28, 28) and labels (N,), less the last `recipe.held_out`.
+    """Train on images uint8 (N, H, W) or (N, H, W, C) and labels (N,).
+
+    The last `recipe.held_out` choose the epoch and are not trained on.
 
     report: called after each epoch with its number (from 1), mean loss, held-out accuracy.
     The same recipe and data give the same weights. Raises TrainingError on too few images.
@@ -109,25 +115,47 @@ def fit(
             f"Recipe {recipe.name!r} needs at least {recipe.batch} training images beside at least "
             f"one held-out, but has {len(images)} with {recipe.held_out} held out"
         )
-    if images[0].size != recipe.widths[0] or int(labels.max()) >= recipe.widths[-1]:
+    height, width, channels = recipe.image
+    shape = (*images.shape[1:], 1) if images.ndim == 3 else images.shape[1:]
+    if shape != recipe.image or int(labels.max()) >= recipe.classes:
         raise TrainingError(
-            f"Recipe {recipe.name!r} takes {recipe.widths[0]} pixels and {recipe.widths[-1]} "
-            f"classes, not {images[0].size} pixels and labels up to {int(labels.max())}"
+            f"Recipe {recipe.name!r} takes images {height} x {width} x {channels} of "
+            f"{recipe.classes} classes, not {' x '.join(map(str, shape))} and labels up to "
+            f"{int(labels.max())}"
         )
     with _isolated(recipe):
-        return _fit(recipe, binarise(images), torch.from_numpy(labels), count, report)
+        return _fit(recipe, images, labels, report)
 
 
-def binarise(images: np.ndarray) -> Tensor:
-    """uint8 (N, ...) -> int8 of the same shape: +1 where `pixel / 255 * 2 - 1 >= 0`, else -1."""
-    return torch.from_numpy((images >= PIXEL_THRESHOLD).astype(np.int8) * np.int8(2) - np.int8(1))
+def encode(recipe: Recipe, maps: Tensor) -> Tensor:
+    """uint8 pixels -> the floats that the network takes.
+
+    For pixels "bits" +1 where `pixel / 255 * 2 - 1 >= 0`, else -1; for "bytes" 2 * pixel - 255.
+    """
+    if recipe.pixels == "bits":
+        return (maps >= PIXEL_THRESHOLD).float().mul_(2).sub_(1)
+    return maps.float().mul_(2).sub_(255)
 
 
 @torch.no_grad()
-def predict(network: BinaryNetwork, images: Tensor) -> Tensor:
-    """Labels int64 (N,) of ±1 images: the first highest integer score."""
+def scores(network: BinaryNetwork, images: np.ndarray) -> Tensor:
+    """Scores (N, classes) of images uint8 (N, H, W) or (N, H, W, C).
+
+    Integers, held as floats, unless this is a float twin.
+    """
     network.eval()
-    return network.dots(images.reshape(len(images), -1).float()).argmax(1)
+    maps = _maps(network.recipe, images)
+    return torch.cat([network.dots(encode(network.recipe, part)) for part in maps.split(CHUNK)])
+
+
+def predict(network: BinaryNetwork, images: np.ndarray) -> np.ndarray:
+    """Labels int64 (N,): the first highest score."""
+    return scores(network, images).argmax(1).numpy()
+
+
+def _load(recipe: Recipe, folder: Path, split: str) -> Split:
+    form = find_dataset(recipe.dataset).form
+    return load_split(folder, split, form=form, image=recipe.image, classes=recipe.classes)
 
 
 # --- one training --------------------------------------------------------------------------
@@ -135,32 +163,35 @@ def predict(network: BinaryNetwork, images: Tensor) -> Tensor:
 
 def _fit(
     recipe: Recipe,
-    images: Tensor,
-    labels: Tensor,
-    count: int,
+    images: np.ndarray,
+    labels: np.ndarray,
     report: Callable[[int, float, float], None] | None,
 ) -> Fit:
-    network = BinaryNetwork(recipe.widths, recipe.dropout)
+    network = BinaryNetwork(recipe)
+    count = len(images) - recipe.held_out
+    held_out, held_out_labels = images[count:], labels[count:]
     optimiser, schedule = _optimiser(recipe, network, count // recipe.batch * recipe.epochs)
     loss_of = {"cross_entropy": nn.functional.cross_entropy, "squared_hinge": _squared_hinge}[
         recipe.loss
     ]
-    windows = _windows(images[:count], recipe.shift) if recipe.shift else None
+    windows = _windows(_maps(recipe, images[:count]), recipe.shift)
+    targets = torch.from_numpy(labels)
     best, best_epoch, history = copy.deepcopy(network.state_dict()), 0, []
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         order = torch.randperm(count)[: count - count % recipe.batch]
         loss_sum = torch.zeros(())
         for chosen in order.split(recipe.batch):
-            batch = images[chosen] if windows is None else _shifted(windows, chosen)
-            loss = loss_of(network(batch.reshape(len(batch), -1).float()), labels[chosen])
+            with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
+                outputs = network(encode(recipe, _augmented(recipe, windows, chosen)))
+            loss = loss_of(outputs, targets[chosen])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
             network.clip()
             loss_sum += loss.detach()
-        right = (predict(network, images[count:]) == labels[count:]).sum()
+        right = (predict(network, held_out) == held_out_labels).sum()
         history.append(round(100 * int(right) / recipe.held_out, 4))
         if best_epoch == 0 or history[-1] > history[best_epoch - 1]:
             best, best_epoch = copy.deepcopy(network.state_dict()), epoch
@@ -175,10 +206,11 @@ def _optimiser(
     recipe: Recipe, network: BinaryNetwork, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Adam with half a cosine; latent weights learn faster, as the paper scales their rate."""
-    latent = [dense.latent for dense in network.dense]
+    latent = [product.latent for product in network.products]
     others = [*network.norms.parameters(), *network.head.parameters()]
+    rates = (recipe.latent_rate, recipe.norm_rate) if recipe.binary else (recipe.twin_rate,) * 2
     optimiser = torch.optim.Adam(
-        [{"params": latent, "lr": recipe.latent_rate}, {"params": others, "lr": recipe.norm_rate}]
+        [{"params": latent, "lr": rates[0]}, {"params": others, "lr": rates[1]}]
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, steps) / steps))
@@ -191,17 +223,29 @@ def _squared_hinge(outputs: Tensor, labels: Tensor) -> Tensor:
     return (1 - targets * outputs).clamp_min(0).square().mean()
 
 
-def _windows(images: Tensor, shift: int) -> Tensor:
-    """View (N, 2·shift + 1, 2·shift + 1, H, W) of every image at every shift, filled with -1."""
-    height, width = images.shape[1:]
-    padded = nn.functional.pad(images, (shift,) * 4, value=-1)
-    return padded.unfold(1, height, 1).unfold(2, width, 1)
+def _maps(recipe: Recipe, images: np.ndarray) -> Tensor:
+    """Pixels uint8 (N, C, H, W)."""
+    maps = images.reshape(-1, *recipe.image).transpose(0, 3, 1, 2)
+    return torch.from_numpy(np.ascontiguousarray(maps))
 
 
-def _shifted(windows: Tensor, chosen: Tensor) -> Tensor:
-    steps = windows.shape[1]
-    down, right = torch.randint(steps, (2, len(chosen)))
-    return windows[chosen, down, right]
+def _windows(maps: Tensor, shift: int) -> Tensor:
+    """View (N, C, 2·shift + 1, 2·shift + 1, H, W): every image at every shift, filled with 0."""
+    height, width = maps.shape[2:]
+    padded = nn.functional.pad(maps, (shift,) * 4)
+    return padded.unfold(2, height, 1).unfold(3, width, 1)
+
+
+def _augmented(recipe: Recipe, windows: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen images uint8 (N, C, H, W), shifted and mirrored at random as the recipe says."""
+    down, right = 0, 0
+    if recipe.shift:
+        down, right = torch.randint(windows.shape[2], (2, len(chosen)))
+    batch = windows[chosen, :, down, right]
+    if recipe.flip:
+        mirrored = torch.rand(len(batch)) < 0.5
+        batch = torch.where(mirrored[:, None, None, None], batch.flip(3), batch)
+    return batch
 
 
 # --- surroundings --------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The shipped models: their files, their accuracy, and that the import means what was trained."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -12,8 +13,7 @@ from xnorforge.gen.load import load
 from xnorforge.sw.errors import TrainingError
 from xnorforge.sw.images import load_images
 from xnorforge.sw.shipped import SHIPPED_MODELS, shipped_images, shipped_model, shipped_record
-from xnorforge.sw.train import RECIPES
-from xnorforge.sw.train.data import CONTENT_SHA256
+from xnorforge.sw.train import DATASETS, RECIPES
 
 pytestmark = pytest.mark.parametrize("name", SHIPPED_MODELS)
 
@@ -61,8 +61,8 @@ def test_record_belongs_to_the_file_and_the_recipe(name):
     record = json.loads(shipped_record(name).read_text())
     assert record["model"] == shipped_model(name).name
     assert record["sha256"] == hashlib.sha256(shipped_model(name).read_bytes()).hexdigest()
-    assert record["data"] == CONTENT_SHA256
-    recipe = json.loads(json.dumps(vars(RECIPES[name])))
+    assert record["data"] == DATASETS[RECIPES[name].dataset].content
+    recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES[name])))
     assert record["recipe"] == recipe
     assert (record["seed"], record["epochs"]) == (recipe["seed"], recipe["epochs"])
     assert record["held_out_history"][record["epoch"] - 1] == max(record["held_out_history"])
@@ -91,11 +91,11 @@ def test_network_scores_equal_torch_and_labels_equal_onnxruntime(name):
     ort = pytest.importorskip("onnxruntime")
     reference = pytest.importorskip("xnorforge.sim.reference")
     from xnorforge.sw.train.layers import BinaryNetwork
-    from xnorforge.sw.train.loop import binarise, predict
+    from xnorforge.sw.train.loop import predict, scores
 
     values = {key: torch.from_numpy(value.copy()) for key, value in constants(name).items()}
-    twin = BinaryNetwork(RECIPES[name].widths).eval()
-    for index, dense in enumerate(twin.dense):
+    twin = BinaryNetwork(RECIPES[name]).eval()
+    for index, dense in enumerate(twin.products):
         dense.latent.data = values[f"dense_{index}_weight"].T
     for index, norm in enumerate(twin.norms):
         norm.weight.data, norm.bias.data = (
@@ -107,16 +107,14 @@ def test_network_scores_equal_torch_and_labels_equal_onnxruntime(name):
             values[f"norm_{index}_variance"],
         )
     images, _ = load_images(shipped_images(), shape=(784,))
-    bits = binarise(images)
-    with torch.no_grad():
-        dots = twin.dots(bits.reshape(len(bits), -1).float()).numpy().astype(np.int64)
+    dots = scores(twin, images).numpy().astype(np.int64)
     result = reference.Executor(load(shipped_model(name))).run(images)
     np.testing.assert_array_equal(result.scores, dots)
 
     runtime = ort.InferenceSession(shipped_model(name), providers=["CPUExecutionProvider"])
     inputs = (images.astype(np.float32) / 255).reshape(len(images), 1, 1, 28, 28)
     labels = [runtime.run(None, {"image": image})[0].argmax() for image in inputs]
-    np.testing.assert_array_equal(labels, predict(twin, bits).numpy())
+    np.testing.assert_array_equal(labels, predict(twin, images))
     np.testing.assert_array_equal(labels, result.labels)
 
 
