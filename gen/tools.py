@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xnorforge.gen.errors import ToolError
+from xnorforge.gen.tool_progress import LogWatcher
 
 __all__ = ["TOOL_NAMES", "Progress", "Tool", "find_tool", "run_tool", "warm_up"]
 
@@ -175,7 +176,8 @@ def run_tool(
 ) -> float:
     """Run a tool in `cwd` with its output in the file `log`; give the seconds it took.
 
-    For "yosys" `args` is one script file. `label` names the step to people. The tool is killed,
+    For "yosys" `args` is one script file. `label` names the step to people; progress says how far
+    the tool is, as its log does. The tool is killed,
     with all its children, when this call is interrupted or `cancel` is set from another thread.
     Raises ToolError with the tool, its last error line and the log's path when it fails.
     """
@@ -198,7 +200,8 @@ def run_tool(
             start_new_session=True,
         )
         try:
-            status = _wait(child, progress, label or name, started, cancel)
+            watcher = LogWatcher(name, log)
+            status = _wait(child, watcher, progress, label or name, started, cancel)
         finally:
             _kill(child)
     if status != 0:
@@ -208,6 +211,7 @@ def run_tool(
 
 def _wait(
     child: subprocess.Popen[bytes],
+    watcher: LogWatcher,
     progress: Progress | None,
     label: str,
     started: float,
@@ -222,7 +226,8 @@ def _wait(
         if cancel is not None and cancel.is_set():
             _kill(child)
         elif progress is not None and now - told >= _PROGRESS_SECONDS:
-            progress(f"{label}: {now - started:.0f} s")
+            words = (watcher.detail(), f"{now - started:.0f} s")
+            progress(f"{label}: {', '.join(filter(None, words))}")
             told = now
 
 

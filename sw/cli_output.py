@@ -20,6 +20,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 PLAIN_WIDTH = 120
 # A step that is done sooner is not worth a line of its own.
 _QUIET_SECONDS = 2.0
+# Where lines stay, the next one waits for this share of the time so far: a build of 15 minutes
+# says some eighty things.
+_LINE_SHARE = 0.05
 
 
 def console(stderr: bool = False) -> Any:
@@ -58,7 +61,7 @@ class Steps:
         self._title = title
         self._detail = ""
         self._started = time.monotonic()
-        self._shown = ""
+        self._next = self._started + _QUIET_SECONDS
         self._lock = threading.Lock()
         self._status: Any = None
 
@@ -68,8 +71,8 @@ class Steps:
             self._detail = text
             if self._status is not None:
                 self._status.update(self._line())
-            elif time.monotonic() - self._started > _QUIET_SECONDS and text != self._shown:
-                self._shown = text
+            elif (now := time.monotonic()) >= self._next:
+                self._next = now + max(_QUIET_SECONDS, _LINE_SHARE * (now - self._started))
                 click.echo(f"  {self._line()}", err=True)
 
     def note(self, text: str) -> None:

@@ -99,7 +99,7 @@ def test_long_run_tells_progress_and_cancel_kills_it(tmp_path):
             cancel=cancel,
         )
     assert time.monotonic() - started < 30
-    assert told == ["waiting: 2 s"]
+    assert told == ["waiting: pass 1, command, 2 s"]
 
 
 RUNNER = """
