@@ -6,10 +6,7 @@ import gzip
 import hashlib
 import json
 import struct
-import threading
 from fractions import Fraction
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
