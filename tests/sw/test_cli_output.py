@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 from xnorforge.sw import cli_output
@@ -20,10 +21,7 @@ def test_lines_of_a_long_step_grow_rare(capsys, monkeypatch) -> None:
     assert lines[:3] == [f"  Building: synthesis: {second} s" for second in (2, 4, 6)]
     shown = [int(line.split()[-2]) for line in lines]
     assert 60 < len(shown) < 100
-    assert all(
-        later - first <= max(2, 0.05 * later) + 1
-        for first, later in zip(shown, shown[1:], strict=False)
-    )
+    assert all(b - a <= max(2, 0.05 * b) + 1 for a, b in pairwise(shown))
     # What stays is said at once.
     say.note("seed 1: done")
     assert capsys.readouterr().err == "seed 1: done\n"
