@@ -10,9 +10,13 @@ compare every transfer with simulation.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from array import array
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
 
+from xnorforge.gen.cycle_engine import engine_stage
+from xnorforge.gen.cycle_stage import Stage, Times
 from xnorforge.hw.add import AddConfig
 from xnorforge.hw.concat import ConcatConfig
 from xnorforge.hw.fork import ForkConfig
@@ -20,6 +24,7 @@ from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.pool import PoolConfig
 from xnorforge.hw.threshold import ThresholdConfig
+from xnorforge.hw.tile_pool import TilePoolConfig
 from xnorforge.hw.width import WidthConverterConfig
 from xnorforge.hw.window import WindowConfig
 
@@ -32,39 +37,11 @@ StageConfig = (
     | WindowConfig
     | PoolConfig
     | ThresholdConfig
+    | TilePoolConfig
     | AddConfig
     | ConcatConfig
     | ForkConfig
 )
-Times = array  # of "q": 8 bytes a transfer
-
-
-class Stage(ABC):
-    """One stage between two streams.
-
-    inputs, outputs: cycles of the transfers so far; the owner of the streams appends to them.
-    offers, accepts: earliest cycles of output and input transfers by this stage's rules.
-    in_beats, out_beats: of the stage's unit of work: a vector, a map, a window.
-    reach: so many units back a rule looks at most.
-    """
-
-    in_beats: int
-    out_beats: int
-    reach: int = 1
-
-    def __init__(self, inputs: Times, outputs: Times):
-        self.inputs = inputs
-        self.outputs = outputs
-        self.offers: Times = array("q")
-        self.accepts: Times = array("q")
-
-    @abstractmethod
-    def advance(self) -> None:
-        """Extend `offers` and `accepts` as far as the transfers so far allow."""
-
-    def inner(self) -> list[tuple[Times, int]]:
-        """Times of inner events that later rules look back on, and how many there are a unit."""
-        return []
 
 
 class ConverterStage(Stage):
@@ -99,81 +76,6 @@ class ConverterStage(Stage):
             beat += 1
             if beat == in_beats:
                 vector, beat = vector + 1, 0
-
-
-class MvuStage(Stage):
-    """A MatrixVectorUnit: its unit is an image's vectors."""
-
-    def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
-        super().__init__(inputs, outputs)
-        self.sf, self.nf, self.groups = config.sf, config.nf, config.groups
-        self.result_steps = config.result_steps
-        self.in_beats = config.sf * config.vectors
-        self.out_beats = config.nf * config.vectors
-        self.credits, self.latency = config.credits, config.latency
-        self.reach = max(
-            -(-config.buffer_depth // self.in_beats), -(-config.credits // self.out_beats)
-        )
-        self.accepts.extend([0] * config.buffer_depth)
-        self.released = config.read_delay + 1  # from a beat's last step to a free slot
-        self.issued = -1  # the latest issue
-        self.sf_done = 0  # beats of the first pass whose steps are issued
-
-    def inner(self) -> list[tuple[Times, int]]:
-        return [(self.offers, self.out_beats), (self.accepts, self.in_beats)]
-
-    def advance(self) -> None:
-        sf, nf, groups = self.sf, self.nf, self.groups
-        first_pass, result_steps = sf * groups, self.result_steps
-        # Steps of the first pass wait for their beats, the last of a result for a credit.
-        one_pass = result_steps == first_pass
-        while True:
-            result = len(self.offers)
-            vector, fold = divmod(result, nf)
-            owed = result - self.credits
-            credit = 0 if owed < 0 else None
-            if 0 <= owed < len(self.outputs):
-                credit = self.outputs[owed] + 1
-            replayed = result_steps
-            if fold == 0:
-                replayed -= first_pass
-                if not self._first_pass(vector, one_pass, credit):
-                    return
-            if replayed:
-                if credit is None:
-                    return
-                start = self.issued + replayed - first_pass
-                self.issued = max(start + first_pass, credit)
-                if fold == nf - 1:
-                    first = start + groups + self.released
-                    self.accepts.extend(range(first, first + (sf - 1) * groups, groups))
-                    self.accepts.append(self.issued + self.released)
-            self.sf_done = 0
-            self.offers.append(self.issued + self.latency)
-
-    def _first_pass(self, vector: int, one_pass: bool, credit: int | None) -> bool:
-        """Steps of a vector's first pass; whether all of them are known."""
-        sf, wait = self.sf, self.groups - 1
-        end = sf - 1 if one_pass else sf
-        frees = one_pass and self.nf == 1
-        first = vector * sf
-        issued = self.issued
-        arrived = self.inputs[first + self.sf_done : first + end]
-        for taken in arrived:
-            issued = (issued if issued > taken else taken) + 1 + wait
-            if frees:
-                self.accepts.append(issued + self.released)
-        self.issued = issued
-        self.sf_done += len(arrived)
-        if self.sf_done == sf:
-            return True
-        if self.sf_done < end or credit is None or first + sf > len(self.inputs):
-            return False
-        self.issued = max(max(issued, self.inputs[first + sf - 1]) + 1 + wait, credit)
-        self.sf_done = sf
-        if frees:
-            self.accepts.append(self.issued + self.released)
-        return True
 
 
 class WindowStage(Stage):
@@ -269,6 +171,34 @@ class PoolStage(Stage):
             self.accepts.extend([self.outputs[result - 1] if result else 0] * taps)
 
 
+class TilePoolStage(Stage):
+    """A TilePool: its unit is a map. A beat leaves as the result before it does, at the earliest;
+    the next one enters in that cycle."""
+
+    def __init__(self, config: TilePoolConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        self.in_beats, self.out_beats = config.beats_in, config.beats_out
+        finishing = config.finishing()
+        self.finishing = frozenset(finishing)
+        # For each beat the results of beats before it.
+        self.given = [bisect_left(finishing, beat) for beat in range(self.in_beats)]
+        self.accepts.append(0)
+
+    def advance(self) -> None:
+        inputs, outputs = self.inputs, self.outputs
+        for beat in range(len(self.accepts) - 1, len(inputs)):
+            map_, place = divmod(beat, self.in_beats)
+            results = map_ * self.out_beats + self.given[place]
+            if results > len(outputs):
+                return
+            leaves = inputs[beat] + 1
+            if results and outputs[results - 1] > leaves:
+                leaves = outputs[results - 1]
+            self.accepts.append(leaves)
+            if place in self.finishing:
+                self.offers.append(leaves + 1)
+
+
 class ThresholdStage(Stage):
     """A ThresholdUnit: its unit is a vector."""
 
@@ -304,11 +234,12 @@ class HeadStage(Stage):
         self.accepts.extend(self.outputs[len(self.accepts) - 1 :])
 
 
-RULES = {
+RULES: dict[type, Callable[[Any, Times, Times], Stage]] = {
     WidthConverterConfig: ConverterStage,
-    MvuConfig: MvuStage,
+    MvuConfig: engine_stage,
     HeadConfig: HeadStage,
     WindowConfig: WindowStage,
     PoolConfig: PoolStage,
     ThresholdConfig: ThresholdStage,
+    TilePoolConfig: TilePoolStage,
 }

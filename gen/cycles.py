@@ -353,8 +353,8 @@ def _period(shapes: list[bytes], ends: list[int], reach: int) -> int:
 @lru_cache(maxsize=1024)
 def _alone(config: StageConfig) -> Fraction:
     """Cycles a unit of one stage's work between an ideal source and sink."""
-    if isinstance(config, MvuConfig):
-        return Fraction(config.interval * config.vectors)
+    if isinstance(config, MvuConfig) and config.reuse == 1:
+        return Fraction(config.image_cycles)
     if isinstance(config, HeadConfig):
         return Fraction(config.classes * config.interval)
     if isinstance(config, AddConfig):

@@ -4,7 +4,8 @@
     i --> dead lanes off --> [ ring of beats ] --> register --> plane group --> x
 
 Elements are turned into unsigned bit-planes on the way (BNN paper, first layer: Hubara et al.,
-2016, section 2.3); a step of the engine sees one group of planes of one beat.
+2016, section 2.3); a step of the engine sees one group of planes of one beat. With several lanes a
+slot of the ring holds the same beat of several windows, which arrive one after the other.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from amaranth import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from xnorforge.hw.batch import BatchCycle
 from xnorforge.hw.ram import BlockRam, LutRam
 from xnorforge.hw.store import FAMILIES
 from xnorforge.hw.tally import Cycle, Tally
@@ -26,12 +28,13 @@ class InputBufferConfig:
 
     columns: elements of a vector. simd: elements a beat. element_bits: planes of an element.
     is_signed: elements are two's complement; they leave in offset binary (top plane inverted).
-    pl: planes a step. depth: beats. store: "block" or "lut". family: key of `store.FAMILIES`.
+    pl: planes a step. depth: slots, each of a beat a lane. store: "block" or "lut". family: key of
+    `store.FAMILIES`. lanes: windows of a batch. windows: of an image. vectors: of a window.
 
     Raises
     ------
     ValueError
-        An unknown store.
+        An unknown store; a ring that does not hold the windows of a batch.
     """
 
     columns: int
@@ -42,10 +45,15 @@ class InputBufferConfig:
     depth: int
     store: str
     family: str
+    lanes: int = 1
+    windows: int = 1
+    vectors: int = 1
 
     def __post_init__(self) -> None:
         if self.store not in ("block", "lut"):
             raise ValueError(f"Buffer store must be block or lut, not {self.store!r}")
+        if self.lanes > 1 and self.depth < self.span:
+            raise ValueError(f"A buffer of {self.depth} slots cannot hold windows of {self.span}")
 
     @property
     def beats(self) -> int:
@@ -56,6 +64,11 @@ class InputBufferConfig:
     def groups(self) -> int:
         """Plane groups of an element (G)."""
         return -(-self.element_bits // self.pl)
+
+    @property
+    def span(self) -> int:
+        """Slots that a batch of windows takes."""
+        return self.beats * self.vectors
 
     @property
     def latency(self) -> int:
@@ -74,6 +87,9 @@ class InputBuffer(wiring.Component):
     Cost: the memory, and per element bit about one LUT4 for each further plane group.
     Back-pressure: `i` stalls while all slots are taken.
 
+    Lanes: a batch's first window takes the slots, the others fill their lanes of them; a slot can
+    be read once it is complete, that is, has its beat of the batch's last window.
+
     Parameters
     ----------
     config : InputBufferConfig
@@ -88,8 +104,10 @@ class InputBuffer(wiring.Component):
     release : In(1)
         With `advance`: the beat was read for the last time.
     group : In(range(groups))
-    x : Out(simd * pl)
-        Lane s, plane l at bit `s * pl + l`; group 0 holds the most significant planes.
+    x : Out(lanes * simd * pl)
+        Element s, plane l of lane 0 at bit `s * pl + l`; group 0 holds the most significant planes.
+    complete : Out(1)
+        Only with several lanes: the beat being taken completes a slot.
     """
 
     def __init__(self, *, config: InputBufferConfig):
@@ -101,7 +119,8 @@ class InputBuffer(wiring.Component):
                 "pass_end": In(1),
                 "release": In(1),
                 "group": In(range(c.groups)),
-                "x": Out(c.simd * c.pl),
+                "x": Out(c.lanes * c.simd * c.pl),
+                **({"complete": Out(1)} if c.lanes > 1 else {}),
             }
         )
 
@@ -115,16 +134,20 @@ class InputBuffer(wiring.Component):
         )
         m.submodules.write_beat = write_beat = Cycle(count=c.beats)
         write, following = Signal(), Signal(range(c.depth))
+        batch = BatchCycle(windows=c.windows, lanes=c.lanes) if c.lanes > 1 else None
         m.d.comb += [
-            self.i.ready.eq(space.some),
+            self.i.ready.eq(space.some if batch is None else space.some | ~batch.first),
             space.up.eq(self.release),
-            space.down.eq(write),
+            space.down.eq(write if batch is None else write & batch.first),
             write.eq(self.i.valid & self.i.ready),
             write_beat.step.eq(write),
             following.eq(_next(read_at, c.depth)),
         ]
+        after_write: Value = _next(write_at, c.depth)
+        if batch is not None:
+            after_write = self._in_lanes(m, batch, write, write_beat, after_write)
         with m.If(write):
-            m.d.sync += write_at.eq(_next(write_at, c.depth))
+            m.d.sync += write_at.eq(after_write)
         with m.If(self.advance):
             m.d.sync += read_at.eq(following)
             with m.If(self.pass_end & self.release):
@@ -132,27 +155,57 @@ class InputBuffer(wiring.Component):
             with m.Elif(self.pass_end):
                 m.d.sync += read_at.eq(base)
 
+        planes = self._planes(write_beat.last)
+        words = []
+        for number in range(c.lanes):
+            name = f"_{number}" if number else ""
+            ram, word = self._memory(m, name)
+            m.d.comb += [
+                ram.write_enable.eq(write if batch is None else write & (batch.value == number)),
+                ram.write_address.eq(write_at),
+                ram.write_data.eq(planes),
+                ram.read_address.eq(read_at),
+            ]
+            words.append(word)
+        if c.groups == 1:
+            m.d.comb += self.x.eq(Cat(words))
+        else:
+            self._select_group(m, words)
+        return m
+
+    def _in_lanes(
+        self, m: Module, batch: BatchCycle, write: Value, beat: Cycle, following: Value
+    ) -> Value:
+        """The slot of the next beat: each window of a batch goes over those that the first took,
+        from `start` on."""
+        c = self.config
+        m.submodules.batch = batch
+        m.submodules.vector = vector = Cycle(count=c.vectors)
+        start = Signal(range(c.depth))
+        m.d.comb += [
+            vector.step.eq(write & beat.last),
+            batch.step.eq(write & beat.last & vector.last),
+            self.complete.eq(write & batch.last),
+        ]
+        with m.If(batch.step & batch.last):
+            m.d.sync += start.eq(following)
+        return Mux(batch.step & ~batch.last, start, following)
+
+    def _memory(self, m: Module, name: str) -> tuple[BlockRam | LutRam, Signal]:
+        """A lane's memory, and the register of the beat read last."""
+        c = self.config
         width = c.simd * c.element_bits
+        ram: BlockRam | LutRam
         if c.store == "block":
             # A slot being written is never one being used.
             ram = BlockRam(width=width, depth=c.depth)
             m.d.comb += ram.read_enable.eq(1)
         else:
             ram = LutRam(width=width, depth=c.depth, distributed=FAMILIES[c.family].lut_ram)
-        m.submodules.ram = ram
-        word = Signal(width, reset_less=True)
-        m.d.comb += [
-            ram.write_enable.eq(write),
-            ram.write_address.eq(write_at),
-            ram.write_data.eq(self._planes(write_beat.last)),
-            ram.read_address.eq(read_at),
-        ]
+        m.submodules[f"ram{name}"] = ram
+        word = Signal(width, name=f"word{name}", reset_less=True)
         m.d.sync += word.eq(ram.ram_data)
-        if c.groups == 1:
-            m.d.comb += self.x.eq(word)
-        else:
-            self._select_group(m, word)
-        return m
+        return ram, word
 
     def _planes(self, last_beat: Value) -> Value:
         """The input beat as unsigned planes, its dead lanes cleared in a vector's last beat."""
@@ -166,22 +219,23 @@ class InputBuffer(wiring.Component):
             lanes.append(Mux(last_beat, 0, value) if lane >= live_lanes else value)
         return Cat(lanes)
 
-    def _select_group(self, m: Module, word: Value) -> None:
-        """Register one plane group of every lane; lanes past the top plane carry 0."""
+    def _select_group(self, m: Module, words: list[Signal]) -> None:
+        """Register one plane group of every element; those past the top plane carry 0."""
         c = self.config
         group = self.group
         for _ in range(c.latency - 1):
             later = Signal.like(group, name="group_later")
             m.d.sync += later.eq(group)
             group = later
-        x = Signal(c.simd * c.pl, reset_less=True)
+        x = Signal(c.lanes * c.simd * c.pl, name="x", reset_less=True)
+        elements = [
+            word[lane * c.element_bits : (lane + 1) * c.element_bits]
+            for word in words
+            for lane in range(c.simd)
+        ]
         with m.Switch(group):
             for g in range(c.groups):
                 low = (c.groups - 1 - g) * c.pl
-                elements = [
-                    word[lane * c.element_bits : (lane + 1) * c.element_bits]
-                    for lane in range(c.simd)
-                ]
                 planes = [element[low : low + c.pl] for element in elements]
                 with m.Case(g):
                     m.d.sync += x.eq(Cat(Cat(p, C(0, c.pl - len(p))) for p in planes))

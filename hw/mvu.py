@@ -11,20 +11,26 @@ The controller walks `for set: for nf: for weight plane: for sf: for plane group
 cycle (FINN's folding: Umuroglu et al., "FINN", 2017, section 4.2); a set takes a vector. A step is
 *issued* when its input beat is there and, for the last step of a result, when the output queue has
 room for it (a *credit*), so that the pipeline behind the controller never stops.
+
+With `reuse` M, M windows are worked on at once: a step takes a beat of each and one weight word
+for all, M times PE rows work, and a result store instead of the queue gives the windows' results
+one after the other.
 """
 
 from functools import reduce
-from itertools import pairwise
+from itertools import pairwise, product
 from operator import or_
 
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from xnorforge.hw.batch import BatchAddress
 from xnorforge.hw.border import WindowAddress
 from xnorforge.hw.input_buffer import InputBuffer
 from xnorforge.hw.mvu_config import MvuConfig
 from xnorforge.hw.processing_element import ProcessingElement
+from xnorforge.hw.result_store import ResultStore
 from xnorforge.hw.stream import Queue
 from xnorforge.hw.tally import Cycle, Tally
 
@@ -34,11 +40,11 @@ __all__ = ["MatrixVectorUnit", "MvuConfig"]
 class MatrixVectorUnit(wiring.Component):
     """Folded binary matrix-vector product; the weights and presets live in stores outside.
 
-    Throughput: one vector every NF x SF x G x weight planes cycles.  Latency: `config.latency`
-    cycles from the issue of a result's last step to the result on `o`; a beat taken in cycle t is
-    issued from t + 1 on.  Cost: PE engines (see hw/processing_element.py), the input buffer, about
-    40 LUT4 of control.  Back-pressure: stalls before a result that has no room in the output
-    queue, never drops.
+    Throughput: one vector (of `reuse` windows at once) every NF x SF x G x weight planes cycles.
+    Latency: `config.latency` cycles from the issue of a result's last step to the result on `o`; a
+    beat taken in cycle t is issued from t + 1 on.  Cost: PE x reuse rows (see
+    hw/processing_element.py), the input buffer, about 40 LUT4 of control, the result store.
+    Back-pressure: stalls before a result that has no room in the output queue, never drops.
 
     Parameters
     ----------
@@ -64,8 +70,8 @@ class MatrixVectorUnit(wiring.Component):
                 "o": Out(stream.Signature(o_shape)),
                 "weight_address": Out(c.weight_config.address_bits),
                 "weight_data": In(c.pe * c.simd),
-                "preset_address": Out(c.preset_config.address_bits),
-                "preset_data": In(c.pe * c.preset_bits),
+                "preset_address": Out(c.preset_config.readers * c.preset_config.address_bits),
+                "preset_data": In(c.preset_config.readers * c.pe * c.preset_bits),
             }
         )
 
@@ -119,7 +125,8 @@ class MatrixVectorUnit(wiring.Component):
             buffer.release.eq(_delay(m, sf.step & last_pass, delay, "release")),
             buffer.group.eq(_delay(m, group.value, delay, "group_at_read")),
         ]
-        m.d.comb += [fill.up.eq(self.i.valid & self.i.ready), fill.down.eq(issue & first_touch)]
+        arrives = self.i.valid & self.i.ready if c.reuse == 1 else buffer.complete
+        m.d.comb += [fill.up.eq(arrives), fill.down.eq(issue & first_touch)]
 
         # --- stores
         m.d.comb += self.weight_address.eq(
@@ -128,7 +135,12 @@ class MatrixVectorUnit(wiring.Component):
         preset_delay = c.issue_latency + c.pe_config.preset_latency - c.preset_config.latency
         preset_address = nf.value
         if c.borders * c.sets > 1:
-            m.submodules.walk = walk = WindowAddress(windows=c.windows, words=c.sets * c.nf)
+            walk: WindowAddress | BatchAddress
+            if c.borders > 1 and c.reuse > 1:
+                walk = BatchAddress(windows=c.windows, words=c.result_words, lanes=c.reuse)
+            else:
+                walk = WindowAddress(windows=c.windows, words=c.result_words)
+            m.submodules.walk = walk
             window_ends = nf.last if which is None else nf.last & which.last
             m.d.comb += [walk.step.eq(nf.step), walk.last.eq(window_ends)]
             preset_address = walk.address
@@ -148,17 +160,19 @@ class MatrixVectorUnit(wiring.Component):
             sampled = issue & starts & group.last
             sampled = _delay(m, sampled, c.issue_latency + c.pe_config.preset_latency, "sampled")
         results = []
-        for p in range(c.pe):
-            m.submodules[f"pe{p}"] = pe = ProcessingElement(config=c.pe_config)
-            preset = self.preset_data[p * c.preset_bits : (p + 1) * c.preset_bits]
+        for window, p in product(range(c.reuse), range(c.pe)):
+            name = f"{p}_{window}" if window else f"{p}"
+            m.submodules[f"pe{name}"] = pe = ProcessingElement(config=c.pe_config)
+            share = (window if c.preset_config.readers > 1 else 0) * c.pe + p
+            preset = self.preset_data[share * c.preset_bits : (share + 1) * c.preset_bits]
             odd = C(c.columns * sum(c.coefficients) & 1, 1)
             if c.has_parity:
-                odd = Signal(name=f"odd_{p}", reset_less=True)
+                odd = Signal(name=f"odd_{name}", reset_less=True)
                 with m.If(sampled):
                     m.d.sync += odd.eq(preset[0])
                 preset = preset[1:]
             m.d.comb += [
-                pe.x.eq(buffer.x),
+                pe.x.eq(buffer.x.word_select(window, c.simd * c.pl) if c.reuse > 1 else buffer.x),
                 pe.w.eq(self.weight_data[p * c.simd : (p + 1) * c.simd]),
                 pe.enable.eq(enable),
                 pe.first.eq(first),
@@ -169,16 +183,27 @@ class MatrixVectorUnit(wiring.Component):
                 m.d.comb += [pe.double.eq(doubles), pe.low.eq(low_bit(preset))]
             results.append(self._result(pe.o, odd))
 
-        # --- output queue, whose room is counted in credits
-        finished = _delay(m, issue & completes, c.issue_latency + c.pe_config.latency, "finished")
-        m.submodules.queue = queue = Queue(shape=self.o.payload.shape(), depth=c.credits)
-        m.d.comb += [
-            queue.i.payload.eq(Cat(results)),
-            queue.i.valid.eq(finished),
-        ]
-        wiring.connect(m, queue.o, wiring.flipped(self.o))
-        m.d.comb += [credit.up.eq(self.o.valid & self.o.ready), credit.down.eq(nf.step)]
+        finished = _delay(m, issue & completes, c.result_latency, "finished")
+        m.d.comb += [credit.up.eq(self._give(m, results, finished)), credit.down.eq(nf.step)]
         return m
+
+    def _give(self, m: Module, results: list[Value], finished: Value) -> Value:
+        """Results to the stream; whether room for one is free again. Credits count the room."""
+        c = self.config
+        if c.reuse == 1:
+            m.submodules.queue = queue = Queue(shape=self.o.payload.shape(), depth=c.credits)
+            m.d.comb += [queue.i.payload.eq(Cat(results)), queue.i.valid.eq(finished)]
+            wiring.connect(m, queue.o, wiring.flipped(self.o))
+            return self.o.valid & self.o.ready
+        m.submodules.results = store = ResultStore(config=c.result_config)
+        m.d.comb += [
+            store.word.eq(Cat(results)),
+            store.write.eq(finished),
+            Value.cast(self.o.payload).eq(store.o.payload),
+            self.o.valid.eq(store.o.valid),
+            store.o.ready.eq(self.o.ready),
+        ]
+        return store.freed
 
     def _doubling(self, m: Module, sf: Cycle, plane: Cycle | None):
         """Whether a step starts a plane that doubles; which preset bit it lets in.

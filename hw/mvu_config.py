@@ -16,13 +16,12 @@ so that a threshold, an offset and the constants above are one start value of th
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
-from xnorforge.hw.border import window_borders
 from xnorforge.hw.folding import Folding
 from xnorforge.hw.geometry import WindowMap
 from xnorforge.hw.input_buffer import InputBufferConfig
+from xnorforge.hw.mvu_numbers import MvuNumbers
 from xnorforge.hw.processing_element import PeConfig
+from xnorforge.hw.result_store import ResultStoreConfig
 from xnorforge.hw.store import StoreConfig
 from xnorforge.hw.structures import engine_for
 
@@ -30,7 +29,7 @@ __all__ = ["MvuConfig"]
 
 
 @dataclass(frozen=True)
-class MvuConfig(Folding):
+class MvuConfig(Folding, MvuNumbers):
     """Shape, folding and memories of one MatrixVectorUnit.
 
     Parameters
@@ -61,6 +60,8 @@ class MvuConfig(Folding):
         The weighed sum of planes is twice the weight.
     offset_high : int
         Bound on |offset| added to dots that go out.
+    reuse : int
+        Windows worked on at once, each by rows of its own, with the same weight words.
 
     Raises
     ------
@@ -87,12 +88,14 @@ class MvuConfig(Folding):
     coefficients: tuple[int, ...] = (1,)
     halved: bool = False
     offset_high: int = 0
+    reuse: int = 1
 
     def __post_init__(self) -> None:
         for name, value, limit in (
             ("PE", self.pe, self.rows),
             ("SIMD", self.simd, self.columns),
             ("PL", self.pl, self.input_bits),
+            ("Reuse", self.reuse, self.window_count),
         ):
             if not 1 <= value <= limit:
                 raise ValueError(f"{name} must be between 1 and {limit}, not {value!r}")
@@ -119,8 +122,13 @@ class MvuConfig(Folding):
 
     @property
     def interval(self) -> int:
-        """Cycles per vector."""
+        """Cycles per vector, of `reuse` windows at once."""
         return self.fold_cycles
+
+    @property
+    def image_cycles(self) -> int:
+        """Steps an image."""
+        return self.batches * self.sets * self.fold_cycles
 
     @property
     def result_steps(self) -> int:
@@ -128,10 +136,24 @@ class MvuConfig(Folding):
         return self.sf * self.groups * self.planes
 
     @property
-    def vectors(self) -> int:
+    def window_count(self) -> int:
+        """Windows an image, each a vector a set."""
+        return 1 if self.windows is None else self.windows.height * self.windows.width
+
+    @property
+    def vectors(self) -> int:  # type: ignore[override]
         """Vectors an image."""
-        windows = self.windows
-        return self.sets * (1 if windows is None else windows.height * windows.width)
+        return self.sets * self.window_count
+
+    @property
+    def batches(self) -> int:
+        """Batches an image, each of `reuse` windows; the last may be short."""
+        return -(-self.window_count // self.reuse)
+
+    @property
+    def result_words(self) -> int:
+        """Result words of a batch of windows."""
+        return self.sets * self.nf
 
     @property
     def borders(self) -> int:
@@ -220,6 +242,8 @@ class MvuConfig(Folding):
             depth=self.borders * self.sets * self.nf,
             kind=self.preset_store,
             family=self.family,
+            # The windows of a batch lie in border classes of their own.
+            readers=self.reuse if self.borders > 1 else 1,
         )
 
     @property
@@ -236,12 +260,28 @@ class MvuConfig(Folding):
             depth=depth,
             store=self.buffer_store,
             family=self.family,
+            lanes=self.reuse,
+            windows=self.window_count,
+            vectors=self.sets,
         )
 
     @property
     def buffer_latency(self) -> int:
         """Cycles from a read of the buffer to the engine's x."""
-        return self._buffer(1).latency
+        return self._buffer(self.sf * self.sets).latency
+
+    @property
+    def result_config(self) -> ResultStoreConfig:
+        """What gives the results of several windows in their order."""
+        return ResultStoreConfig(
+            width=self.pe * (self.score_bits if self.scores else 1),
+            words=self.result_words,
+            lanes=self.reuse,
+            windows=self.window_count,
+            depth=self.credits,
+            store=self.buffer_store,
+            family=self.family,
+        )
 
     @property
     def issue_latency(self) -> int:
@@ -256,140 +296,43 @@ class MvuConfig(Folding):
 
     @property
     def latency(self) -> int:
-        """Cycles from the issue of a result's last step until the result is seen on `o`."""
-        return self.issue_latency + self.pe_config.latency + 1
+        """Cycles from the issue of a result's last step until the result is seen on `o`.
+
+        Of the first window's result, where several are worked on at once.
+        """
+        return self.result_latency + (1 if self.reuse == 1 else 2)
+
+    @property
+    def result_latency(self) -> int:
+        """Cycles from the issue of a result's last step until the result leaves the rows."""
+        return self.issue_latency + self.pe_config.latency
 
     @property
     def buffer_depth(self) -> int:
-        """Beats: two vectors where beats are replayed; at least what covers a slot's turnaround."""
+        """Beats: two vectors where beats are replayed; at least what covers a slot's turnaround.
+
+        Of several windows at once: two batches.
+        """
         passes = self.nf * self.planes
         turnaround = -(-(self.read_delay + 3) // (self.groups * passes)) + 1
-        if passes == 1:
+        if passes == 1 and self.reuse == 1:
             return turnaround
-        return max(2 * self.sf, self.sf + turnaround)
+        span = self.sf * (self.sets if self.reuse > 1 else 1)
+        return max(2 * span, span + turnaround)
 
     @property
     def credits(self) -> int:
-        """Depth of the output queue: hides the pipeline at one result per `result_steps`."""
-        return -(-(self.latency + 1) // self.result_steps)
+        """Depth of the output queue: hides the pipeline at one result per `result_steps`.
 
-    # --- contents --------------------------------------------------------------------------
-
-    def weight_signs(self, weights: np.ndarray) -> np.ndarray:
-        """Weights (sets * rows, columns) -> planes of ±1, int8 (planes, sets * rows, columns).
-
-        Raises
-        ------
-        ValueError
-            A weight that no planes give.
+        Of several windows at once: of the result store, which holds a batch's words until its
+        last window's leave.
         """
-        rest = weights.astype(np.int64) * self.scale
-        planes = []
-        for coefficient in self.coefficients:
-            sign = np.where(rest > 0, 1, -1).astype(np.int8)
-            planes.append(sign)
-            rest = rest - coefficient * sign.astype(np.int64)
-        if rest.any():
-            raise ValueError(
-                f"Weights from {weights.min()} to {weights.max()} are no sums of "
-                f"±{', ±'.join(map(str, self.coefficients))}{' halved' * self.halved}"
-            )
-        return np.stack(planes)
-
-    def weight_words(self, weights: np.ndarray) -> list[int]:
-        """Weights (sets * rows, columns) -> words of the weight store.
-
-        Word `((set * NF + nf) * planes + plane) * SF + sf`; dead lanes and rows: 1.
-        """
-        padded = np.ones(
-            (self.planes, self.sets, self.nf * self.pe, self.sf * self.simd), dtype=np.uint8
+        hidden = self.latency + 1
+        if self.reuse == 1:
+            return -(-hidden // self.result_steps)
+        words = self.result_words
+        return (
+            words
+            + min(words, -(-(self.reuse - 2) * words // self.result_steps))
+            + (-(-hidden // self.result_steps))
         )
-        signs = self.weight_signs(weights).reshape(self.planes, self.sets, self.rows, self.columns)
-        padded[:, :, : self.rows, : self.columns] = signs > 0
-        tiles = padded.reshape(self.planes, self.sets, self.nf, self.pe, self.sf, self.simd)
-        words = tiles.transpose(1, 2, 0, 4, 3, 5).reshape(-1, self.pe * self.simd)
-        packed = np.packbits(words, axis=1, bitorder="little")
-        return [int.from_bytes(word.tobytes(), "little") for word in packed]
-
-    def presets(
-        self,
-        weights: np.ndarray,
-        thresholds: np.ndarray | None,
-        offsets: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Start values of the accumulator, int64 (borders, sets * rows).
-
-        thresholds: (rows,) of all sets, or (borders, 1, rows); offsets: (borders, rows), added to
-        dots that go out. For bit inputs half of the start value, its lowest bit kept only with
-        `has_parity`.
-        """
-        shift = np.zeros((self.borders, len(weights)), dtype=np.int64)
-        if thresholds is not None:
-            shift -= self._bank(thresholds)
-        if offsets is not None:
-            if int(abs(offsets).max()) > self.offset_high:
-                raise ValueError(f"Offsets exceed the bound of {self.offset_high}")
-            shift += offsets
-        total = self.columns * sum(self.coefficients)
-        if self.input_kind == "bit":
-            doubled = self.scale * shift - total
-            return doubled if self.has_parity else doubled >> 1
-        sums = self.scale * weights.astype(np.int64).sum(axis=1)
-        constant = -((1 << self.input_bits) - 1) * ((total - sums) // 2)
-        if self.input_kind == "int":
-            constant -= (1 << (self.input_bits - 1)) * sums
-        return self.scale * shift + constant
-
-    def _bank(self, thresholds: np.ndarray) -> np.ndarray:
-        """Thresholds as (borders or 1, rows of all sets)."""
-        levels = thresholds.shape[-2] if thresholds.ndim > 1 else 1
-        if levels != 1:
-            raise ValueError(f"The engine compares with one threshold a row, not {levels}")
-        return thresholds.reshape(-1, self.sets * self.rows)
-
-    def preset_words(
-        self,
-        weights: np.ndarray,
-        thresholds: np.ndarray | None,
-        offsets: np.ndarray | None = None,
-    ) -> list[int]:
-        """Words of the preset store: word `(border * sets + set) * NF + nf`.
-
-        PE `p` in bits `p * preset_bits` up.
-        """
-        mask = (1 << self.preset_bits) - 1
-        presets = self.presets(weights, thresholds, offsets)
-        padded = np.zeros((self.borders * self.sets, self.nf * self.pe), dtype=np.int64)
-        padded[:, : self.rows] = presets.reshape(-1, self.rows)
-        return [
-            sum((int(value) & mask) << p * self.preset_bits for p, value in enumerate(word))
-            for word in padded.reshape(-1, self.pe)
-        ]
-
-    def reference(
-        self,
-        vectors: np.ndarray,
-        weights: np.ndarray,
-        thresholds: np.ndarray | None,
-        offsets: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Vectors (N, columns) from an image's first on -> output bits or dots (N, rows).
-
-        Vectors of "bit" are 0/1; those of a window follow each other, one a set.
-        """
-        x = vectors.astype(np.int64)
-        if self.input_kind == "bit":
-            x = 2 * x - 1
-        matrices = weights.astype(np.int64).reshape(self.sets, self.rows, self.columns)
-        dots = np.empty((len(x), self.rows), dtype=np.int64)
-        for index, matrix in enumerate(matrices):
-            dots[index :: self.sets] = x[index :: self.sets] @ matrix.T
-        places = np.arange(len(x)) % self.vectors
-        border, which = window_borders(self.windows)[places // self.sets], places % self.sets
-        if thresholds is not None:
-            bank = np.broadcast_to(self._bank(thresholds), (self.borders, len(weights)))
-            levels = bank.reshape(self.borders, self.sets, self.rows)[border, which]
-            return (dots >= levels).astype(np.int64)
-        if offsets is not None:
-            dots += offsets.reshape(self.borders, self.sets, self.rows)[border, which]
-        return dots

@@ -168,6 +168,15 @@ def map_configs(draw_value):
     )
 
 
+@st.composite
+def reuse_configs(draw_value):
+    """Engines whose weight words serve several windows at once."""
+    config = draw_value(map_configs())
+    windows = draw_value(window_maps().filter(lambda m: m.height * m.width > 1))
+    most = min(5, windows.height * windows.width)
+    return dataclasses.replace(config, windows=windows, reuse=draw_value(st.integers(2, most)))
+
+
 @settings(max_examples=15)
 @given(configs(), st.integers(0, 1000))
 def test_mvu_equals_reference_under_stalls(config, seed):
@@ -180,6 +189,18 @@ def test_mvu_of_a_convolution_equals_reference_under_stalls(config, seed):
     count = config.vectors + config.sets + 1  # into the next image
     run_layer(
         config, seed, count, idle=random_stalls(0.3, seed), stall=random_stalls(0.4, seed + 1)
+    )
+
+
+@settings(max_examples=25)
+@given(reuse_configs(), st.integers(0, 1000))
+def test_mvu_of_several_windows_equals_reference_under_stalls(config, seed):
+    run_layer(
+        config,
+        seed,
+        2 * config.vectors,
+        idle=random_stalls(0.3, seed),
+        stall=random_stalls(0.4, seed + 1),
     )
 
 
@@ -196,8 +217,8 @@ def test_mvu_interval_and_latency_are_exact(config, seed):
     assert sink.times[0] == issued + config.result_steps - first_pass + config.latency
 
 
-@settings(max_examples=15)
-@given(configs() | map_configs(), st.integers(0, 1000), st.booleans())
+@settings(max_examples=30)
+@given(configs() | map_configs() | reuse_configs(), st.integers(0, 1000), st.booleans())
 def test_mvu_every_transfer_is_predicted(config, seed, gaps):
     frames = 1 + 4 // config.vectors
     waits = random.Random(seed)
@@ -215,6 +236,8 @@ def test_mvu_reset_in_the_middle_of_a_vector_leaves_nothing_behind():
         rows=6, columns=10, input_kind="bit", input_bits=1, pe=2, simd=3, pl=1, scores=False
     )
     run_layer(config, 3, count=4, reset=(17,))
+    windows = Window((3, 3)).over(4, 5)
+    run_layer(dataclasses.replace(config, windows=windows, reuse=4), 3, 12, reset=(61,))
 
 
 def test_mvu_wrong_weight_bit_shows():

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The cycle model's rules of a MatrixVectorUnit: a vector after the other, or several windows."""
+
+from __future__ import annotations
+
+from array import array
+
+from xnorforge.gen.cycle_stage import Stage, Times
+from xnorforge.hw.mvu import MvuConfig
+
+__all__ = ["engine_stage"]
+
+
+def engine_stage(config: MvuConfig, inputs: Times, outputs: Times) -> Stage:
+    """The rule of an engine, between its streams."""
+    kind = MvuStage if config.reuse == 1 else ReuseStage
+    return kind(config, inputs, outputs)
+
+
+class MvuStage(Stage):
+    """A MatrixVectorUnit: its unit is an image's vectors."""
+
+    def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        self.sf, self.nf, self.groups = config.sf, config.nf, config.groups
+        self.result_steps = config.result_steps
+        self.in_beats = config.sf * config.vectors
+        self.out_beats = config.nf * config.vectors
+        self.credits, self.latency = config.credits, config.latency
+        self.reach = max(
+            -(-config.buffer_depth // self.in_beats), -(-config.credits // self.out_beats)
+        )
+        self.accepts.extend([0] * config.buffer_depth)
+        self.released = config.read_delay + 1  # from a beat's last step to a free slot
+        self.issued = -1  # the latest issue
+        self.sf_done = 0  # beats of the first pass whose steps are issued
+
+    def inner(self) -> list[tuple[Times, int]]:
+        return [(self.offers, self.out_beats), (self.accepts, self.in_beats)]
+
+    def advance(self) -> None:
+        sf, nf, groups = self.sf, self.nf, self.groups
+        first_pass, result_steps = sf * groups, self.result_steps
+        # Steps of the first pass wait for their beats, the last of a result for a credit.
+        one_pass = result_steps == first_pass
+        while True:
+            result = len(self.offers)
+            vector, fold = divmod(result, nf)
+            owed = result - self.credits
+            credit = 0 if owed < 0 else None
+            if 0 <= owed < len(self.outputs):
+                credit = self.outputs[owed] + 1
+            replayed = result_steps
+            if fold == 0:
+                replayed -= first_pass
+                if not self._first_pass(vector, one_pass, credit):
+                    return
+            if replayed:
+                if credit is None:
+                    return
+                start = self.issued + replayed - first_pass
+                self.issued = max(start + first_pass, credit)
+                if fold == nf - 1:
+                    first = start + groups + self.released
+                    self.accepts.extend(range(first, first + (sf - 1) * groups, groups))
+                    self.accepts.append(self.issued + self.released)
+            self.sf_done = 0
+            self.offers.append(self.issued + self.latency)
+
+    def _first_pass(self, vector: int, one_pass: bool, credit: int | None) -> bool:
+        """Steps of a vector's first pass; whether all of them are known."""
+        sf, wait = self.sf, self.groups - 1
+        end = sf - 1 if one_pass else sf
+        frees = one_pass and self.nf == 1
+        first = vector * sf
+        issued = self.issued
+        arrived = self.inputs[first + self.sf_done : first + end]
+        for taken in arrived:
+            issued = (issued if issued > taken else taken) + 1 + wait
+            if frees:
+                self.accepts.append(issued + self.released)
+        self.issued = issued
+        self.sf_done += len(arrived)
+        if self.sf_done == sf:
+            return True
+        if self.sf_done < end or credit is None or first + sf > len(self.inputs):
+            return False
+        self.issued = max(max(issued, self.inputs[first + sf - 1]) + 1 + wait, credit)
+        self.sf_done = sf
+        if frees:
+            self.accepts.append(self.issued + self.released)
+        return True
+
+
+class ReuseStage(Stage):
+    """A MatrixVectorUnit whose weight words serve batches of windows: its unit is an image.
+
+    A step of a vector's first pass waits for its beat of the batch's last window, the last step of
+    a result for a place in the result store. A batch's words are read window by window, each at the
+    earliest a cycle after it came and when the beat before it leaves; its place is free again with
+    the last window's read. Slots of the buffer are taken by a batch's first window alone.
+    """
+
+    def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
+        super().__init__(inputs, outputs)
+        self.config = config
+        self.in_beats = config.sf * config.vectors
+        self.out_beats = config.nf * config.vectors
+        self.span, self.words = config.sf * config.sets, config.result_words
+        self.image_words = config.batches * self.words
+        self.image_slots = config.batches * self.span
+        self.reach = max(
+            -(-config.buffer_depth // self.image_slots), -(-config.credits // self.image_words)
+        )
+        self.released = config.read_delay + 1  # from a beat's last step to a free slot
+        self.issued = -1  # the latest issue
+        self.sf_done = 0  # beats of the first pass whose steps are issued
+        self.slots = array("q", [0] * config.buffer_depth)  # from when each slot can be taken
+        self.stored = array("q")  # cycle in which each result word comes
+        self.freed = array("q")  # ... in which its last read is
+        self.reading = (0, 0, 0)  # batch, window in it and word of the next read
+
+    def inner(self) -> list[tuple[Times, int]]:
+        return [(self.stored, self.image_words), (self.slots, self.image_slots)]
+
+    def advance(self) -> None:
+        # A read can free the place that a result waits for.
+        while self._compute() + self._read():
+            pass
+        self._accept()
+
+    def _live(self, batch: int) -> int:
+        """Windows of a batch."""
+        c = self.config
+        return min(c.reuse, c.window_count - batch % c.batches * c.reuse)
+
+    def _window(self, batch: int, window: int) -> int:
+        """Number of a batch's window since the first image."""
+        c = self.config
+        frame, place = divmod(batch, c.batches)
+        return frame * c.window_count + place * c.reuse + window
+
+    # --- rows ------------------------------------------------------------------------------
+
+    def _compute(self) -> int:
+        """Steps of results, whose last ones have places; how many results."""
+        c = self.config
+        first_pass, before = c.sf * c.groups, len(self.stored)
+        while True:
+            word = len(self.stored)
+            batch, place = divmod(word, self.words)
+            which, fold = divmod(place, c.nf)
+            owed = word - c.credits
+            credit = 0 if owed < 0 else None
+            if 0 <= owed < len(self.freed):
+                credit = self.freed[owed] + 1
+            replayed = c.result_steps
+            if fold == 0:
+                replayed -= first_pass
+                if not self._first_pass(batch, which, credit):
+                    break
+            if replayed:
+                if credit is None:
+                    break
+                start = self.issued + replayed - first_pass
+                self.issued = max(start + first_pass, credit)
+                if fold == c.nf - 1:
+                    first = start + c.groups + self.released
+                    self.slots.extend(range(first, first + (c.sf - 1) * c.groups, c.groups))
+                    self.slots.append(self.issued + self.released)
+            self.sf_done = 0
+            self.stored.append(self.issued + c.result_latency)
+        return len(self.stored) - before
+
+    def _first_pass(self, batch: int, which: int, credit: int | None) -> bool:
+        """Steps of a vector's first pass; whether all of them are known."""
+        c = self.config
+        wait = c.groups - 1
+        one_pass = c.result_steps == c.sf * c.groups
+        end = c.sf - 1 if one_pass else c.sf
+        frees = one_pass and c.nf == 1
+        first = self._window(batch, self._live(batch) - 1) * self.span + which * c.sf
+        for taken in self.inputs[first + self.sf_done : first + end]:
+            self.issued = max(self.issued, taken) + 1 + wait
+            self.sf_done += 1
+            if frees:
+                self.slots.append(self.issued + self.released)
+        if self.sf_done == c.sf:
+            return True
+        if self.sf_done < end or credit is None or first + c.sf > len(self.inputs):
+            return False
+        self.issued = max(max(self.issued, self.inputs[first + c.sf - 1]) + 1 + wait, credit)
+        self.sf_done = c.sf
+        if frees:
+            self.slots.append(self.issued + self.released)
+        return True
+
+    # --- results and slots -----------------------------------------------------------------
+
+    def _read(self) -> int:
+        """Reads of the result store; how many."""
+        batch, window, word = self.reading
+        before = len(self.offers)
+        while len(self.offers) <= len(self.outputs):
+            live = self._live(batch)
+            place = batch * self.words + word
+            if place >= len(self.stored):
+                break
+            time = self.stored[place] + 1
+            if self.offers and self.outputs[len(self.offers) - 1] > time:
+                time = self.outputs[len(self.offers) - 1]
+            self.offers.append(time + 1)
+            if window == live - 1:
+                self.freed.append(time)
+            word += 1
+            if word == self.words:
+                word, window = 0, window + 1
+            if window == live:
+                window, batch = 0, batch + 1
+        self.reading = batch, window, word
+        return len(self.offers) - before
+
+    def _accept(self) -> None:
+        """Beats of a batch's first window take slots, the others follow freely."""
+        while True:
+            batch, rest = self._batch_of(len(self.accepts))
+            if rest >= self.span:
+                self.accepts.extend([0] * (self._live(batch) * self.span - rest))
+                continue
+            slot = batch * self.span + rest
+            if slot >= len(self.slots):
+                return
+            self.accepts.extend(self.slots[slot : (batch + 1) * self.span])
+
+    def _batch_of(self, beat: int) -> tuple[int, int]:
+        """The batch of an input beat, and its number there."""
+        c = self.config
+        frame, place = divmod(beat, self.in_beats)
+        batch, rest = divmod(place, c.reuse * self.span)
+        return frame * c.batches + batch, rest

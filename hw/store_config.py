@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""StoreConfig: a store's shape, the memories of its family that it is built from, its words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amaranth.utils import ceil_log2
+
+__all__ = [
+    "FAMILIES",
+    "KINDS",
+    "MERGE_INPUTS",
+    "SPRAM_FAMILIES",
+    "SPRAM_SHAPE",
+    "StoreConfig",
+    "StoreFamily",
+]
+
+KINDS = ("block", "lut", "spram", "const")
+
+
+@dataclass(frozen=True)
+class StoreFamily:
+    """What a family's memories look like.
+
+    column_bits: widest port. block_shapes: (width, depth) a block RAM can take. register: a
+    register directly behind the block RAM, whose clock-to-output is long. lut_ram: LUT RAM exists
+    (16 entries of 4 bits); without it a "lut" store is flip-flops.
+    """
+
+    column_bits: int
+    block_shapes: tuple[tuple[int, int], ...]
+    register: bool
+    lut_ram: bool
+
+
+FAMILIES = {
+    "ice40": StoreFamily(16, ((16, 256), (8, 512), (4, 1024), (2, 2048)), False, False),
+    "ecp5": StoreFamily(
+        36, ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)), True, True
+    ),
+    "gowin": StoreFamily(
+        36, ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)), True, True
+    ),
+}
+LUT_RAM_DEPTH = 16
+LUT_RAM_WIDTH = 4
+SPRAM_SHAPE = (16, 16384)
+SPRAM_FAMILIES = ("ice40",)  # some of its devices have it, see `gen.devices`
+MERGE_INPUTS = 16  # values OR-ed between two registers: two levels of LUT4
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """Shape of a `Store`.
+
+    width, depth: words of `width` bits. kind: "block" (block RAM), "lut" (LUT RAM, or flip-flops
+    where the family has none), "spram" (iCE40 UltraPlus single-port RAM, unknown at power-up) or
+    "const" (constant logic, never loaded). family: key of `FAMILIES`. A store of depth 1 is a
+    register, or a constant, whatever its kind.
+
+    Raises
+    ------
+    TypeError, ValueError: a width or depth that is no positive integer; unknown kind or family; a
+        kind that the family has not.
+    """
+
+    width: int
+    depth: int
+    kind: str = "block"
+    family: str = "ice40"
+    readers: int = 1
+
+    def __post_init__(self):
+        for name in ("width", "depth", "readers"):
+            value = getattr(self, name)
+            if not isinstance(value, int):
+                raise TypeError(f"Store {name} must be an integer, not {value!r}")
+            if value < 1:
+                raise ValueError(f"Store {name} must be at least 1, not {value!r}")
+        if self.kind not in KINDS:
+            raise ValueError(f"Store kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise ValueError(f"Store family must be one of {known}, not {self.family!r}")
+        if self.kind == "spram" and self.family not in SPRAM_FAMILIES:
+            raise ValueError(f"Store kind 'spram' does not exist on family {self.family!r}")
+        if self.kind == "spram" and self.readers > 1:
+            raise ValueError(f"A store of kind 'spram' has one reader, not {self.readers}")
+
+    @property
+    def loadable(self) -> bool:
+        """Whether it takes a share of a weight load."""
+        return self.kind != "const"
+
+    @property
+    def initialised(self) -> bool:
+        """Whether it powers up with its words."""
+        return self.kind != "spram" or self.depth == 1
+
+    @property
+    def address_bits(self) -> int:
+        return ceil_log2(self.depth)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Bits of each column; only the last can be narrower than the family's column."""
+        full, rest = divmod(self.width, FAMILIES[self.family].column_bits)
+        return (FAMILIES[self.family].column_bits,) * full + ((rest,) if rest else ())
+
+    def tile(self, column: int) -> tuple[int, int]:
+        """(width, depth) of the memories that a column is built from.
+
+        The block shape that takes the fewest block RAMs, then the fewest banks.
+        """
+        bits = self.columns[column]
+        if self.kind == "lut":
+            return bits, LUT_RAM_DEPTH
+        if self.kind == "spram":
+            return SPRAM_SHAPE
+        if self.kind == "const":
+            return bits, self.depth
+
+        def price(shape):
+            width, depth = shape
+            banks = -(-self.depth // depth)
+            return -(-bits // width) * banks, banks
+
+        return min(FAMILIES[self.family].block_shapes, key=price)
+
+    def banks(self, column: int) -> int:
+        """Memories one behind the other in the address space of a column."""
+        return -(-self.depth // self.tile(column)[1])
+
+    @property
+    def read_registers(self) -> int:
+        """Register stages before the first multiplexer."""
+        if self.kind == "lut":
+            return 0
+        return 2 if self.kind == "block" and FAMILIES[self.family].register else 1
+
+    @property
+    def select_stages(self) -> int:
+        """Multiplexer stages, each with a register."""
+        banks = max(self.banks(0), self.banks(len(self.columns) - 1))  # the others are as the first
+        if banks <= 4:
+            return 1 if banks > 1 or self.kind == "lut" else 0
+        pairs = -(-banks // 2)
+        return 1 + next(n for n in range(1, 32) if MERGE_INPUTS**n >= pairs)
+
+    @property
+    def latency(self) -> int:
+        """Cycles from `address` to `data`; 1 by definition for a depth of 1, whose data stands."""
+        return 1 if self.depth == 1 else self.read_registers + self.select_stages
+
+    @property
+    def interval(self) -> int:
+        """Cycles between reads."""
+        return 1
+
+    @property
+    def block_rams(self) -> int:
+        """Block RAMs, exactly."""
+        return self._tiles if self.kind == "block" else 0
+
+    @property
+    def sprams(self) -> int:
+        """SPRAM blocks, exactly."""
+        return self._tiles if self.kind == "spram" else 0
+
+    @property
+    def _tiles(self) -> int:
+        if self.depth == 1:
+            return 0
+        return self.readers * sum(
+            -(-bits // self.tile(column)[0]) * self.banks(column)
+            for column, bits in enumerate(self.columns)
+        )
+
+    @property
+    def lut_rams(self) -> int:
+        """LUT RAM primitives of 16 x 4 bits, exactly."""
+        if self.kind != "lut" or self.depth == 1 or not FAMILIES[self.family].lut_ram:
+            return 0
+        rams = sum(-(-bits // LUT_RAM_WIDTH) for bits in self.columns) * self.banks(0)
+        return rams * self.readers
+
+    @property
+    def load_bytes(self) -> int:
+        """Bytes of its share of a weight load."""
+        if not self.loadable:
+            return 0
+        return self.depth * sum(-(-bits // 8) for bits in self.columns)
+
+    def check(self, words: Sequence[int]) -> list[int]:
+        """The words as integers. Raises ValueError unless they are `depth` words that fit."""
+        words = [int(word) for word in words]
+        if len(words) != self.depth:
+            raise ValueError(f"A store of depth {self.depth} cannot take {len(words)} words")
+        for address, word in enumerate(words):
+            if not 0 <= word < 1 << self.width:
+                raise ValueError(
+                    f"Store word {address} must fit in {self.width} unsigned bits, not {word:#x}"
+                )
+        return words
+
+    def pack(self, words: Sequence[int]) -> bytes:
+        """Its share of `weights.bin`: what the loader must be sent to hold `words`."""
+        words = self.check(words)
+        if not self.loadable:
+            return b""
+        share = bytearray()
+        low = 0
+        for bits in self.columns:
+            mask, size = (1 << bits) - 1, -(-bits // 8)
+            for word in words:
+                share += (word >> low & mask).to_bytes(size, "little")
+            low += bits
+        return bytes(share)
+
+    def unpack(self, share: bytes) -> list[int]:
+        """Inverse of `pack`. Raises ValueError on a wrong length; unused bits are ignored."""
+        if not self.loadable:
+            raise ValueError("A constant store has no share of a load to unpack")
+        if len(share) != self.load_bytes:
+            raise ValueError(f"A store's share must be {self.load_bytes} bytes, not {len(share)}")
+        words = [0] * self.depth
+        low = offset = 0
+        for bits in self.columns:
+            mask, size = (1 << bits) - 1, -(-bits // 8)
+            for address in range(self.depth):
+                entry = int.from_bytes(share[offset : offset + size], "little")
+                words[address] |= (entry & mask) << low
+                offset += size
+            low += bits
+        return words
+
+    def reference(self, words: Sequence[int], addresses: Sequence[int]) -> list[int]:
+        """What `data` shows, `latency` cycles later, for a sequence of addresses."""
+        words = self.check(words)
+        return [words[address] for address in addresses]
