@@ -412,11 +412,11 @@ def _list_recipes(as_json: bool) -> None:
         (name, recipe.title, recipe.weight_bits, recipe.epochs, recipe.dataset)
         for name, recipe in RECIPES.items()
     ]
-    columns = ("Recipe", "Network", "Weight bits", "Epochs", "Data set")
-    console().print(table("Recipes", columns, recipes, right=(2, 3)))
+    names = ("Recipe", "Network", "Weight bits", "Epochs", "Data set")
+    console().print(table("Recipes", names, recipes, right=(2, 3)))
     datasets = [
         (name, item.title, " x ".join(map(str, item.image)), item.classes)
         for name, item in DATASETS.items()
     ]
-    columns = ("Data set", "What", "Image", "Classes")
-    console().print(table("Data sets (--dataset, --data)", columns, datasets, right=(3,)))
+    headings = ("Data set", "What", "Image", "Classes")
+    console().print(table("Data sets (--dataset, --data)", headings, datasets, right=(3,)))

@@ -60,7 +60,8 @@ def to_qonnx(
             graph.quantise(f"{layer}_bits")
     largest = 255 if recipe.pixels == "bytes" and not network.norms else 1
     highest = network.products[-1].columns * largest
-    gain, offset = _exact(*network.head.affine(), highest=highest)
+    gain, offset = network.head.affine()
+    gain, offset = _exact(gain, offset, highest=highest)
     graph.node("Mul", "gained", graph.constant("gain", gain))
     graph.node("Add", "scores", graph.constant("offset", offset))
     image, scores = [1, channels, height, width], [1, recipe.classes]
@@ -93,7 +94,7 @@ class _Graph:
         self.flat = False
 
     def node(self, op: str, output: str, *inputs: str, **attributes: object) -> None:
-        self._put(op, [self.x, *inputs], output, **attributes)
+        self._put(op, [self.x, *inputs], output, "", **attributes)
         self.x = output
 
     def constant(self, name: str, value: object) -> str:
@@ -141,11 +142,11 @@ class _Graph:
     def _quantised(self, x: str, output: str) -> str:
         if not any(tensor.name == "one" for tensor in self.constants):
             self.constant("one", 1.0)
-        self._put("BipolarQuant", [x, "one"], output, domain=QONNX_DOMAIN)
+        self._put("BipolarQuant", [x, "one"], output, QONNX_DOMAIN)
         return output
 
     def _put(
-        self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: object
+        self, op: str, inputs: list[str], output: str, domain: str, /, **attributes: object
     ) -> None:
         self.nodes.append(
             helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes)

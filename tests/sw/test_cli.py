@@ -104,6 +104,17 @@ def test_boards_lists_all(capsys) -> None:
     assert "icebreaker" in capsys.readouterr().out
 
 
+def test_train_without_a_recipe_lists_recipes_and_data_sets(capsys) -> None:
+    assert run(["train", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["recipes"]["cnv"]["weight_bits"] == 1_542_848
+    assert found["datasets"]["gtsrb"]["classes"] == 43
+    assert run(["train"]) == 0
+    shown = capsys.readouterr().out
+    for name in (*found["recipes"], *found["datasets"], "1,542,848"):
+        assert name in shown
+
+
 def test_verify_reference_on_files_and_on_random_images(bundle, capsys) -> None:
     arguments = ["verify", bundle, "--level", "reference"]
     assert run([*arguments, "--data", str(shipped_images()), "--images", "50"]) == 0
@@ -156,6 +167,8 @@ def test_random_images_cover_the_pixel_range() -> None:
         (("program", "nowhere"), "nowhere"),
         (("infer", "nowhere", "digits.npz", "--port", "/dev/null"), "nowhere"),
         (("train", "mnist-xxl"), "mnist-xxl"),
+        (("train", "cnv", "--dataset", "imagenet"), "imagenet"),
+        (("train", "cnv", "--dataset", "mnist"), "takes images (32, 32, 3)"),
         (("verify", "nowhere", "--level", "silicon"), "silicon"),
         (("frobnicate",), "frobnicate"),
     ],
