@@ -31,7 +31,7 @@ from xnorforge.gen.cell_owners import Block
 from xnorforge.gen.constraints import place_and_route_args, read_netlist
 from xnorforge.gen.core import block_owners
 from xnorforge.gen.devices import Family
-from xnorforge.gen.errors import BundleError
+from xnorforge.gen.errors import BundleError, ToolError
 from xnorforge.gen.packed_cells import count_packed, netlist_owners
 from xnorforge.gen.tools import Progress
 
@@ -64,6 +64,7 @@ _MODEL = {
 }
 _CORE = ("system", "core")
 _FORMAT = 1
+_LABEL = "counting what each layer takes"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,8 @@ def _read(path: Path, key: str) -> tuple[LayerUsage, ...] | None:
 def _count(
     bundle: Bundle, result: BuildResult, progress: Progress | None
 ) -> tuple[LayerUsage, ...]:
+    if progress is not None:
+        progress(_LABEL)
     family = plan_board(bundle.plan).device.family
     owners = netlist_owners(read_netlist(result.folder / "netlist.json"), family)
     layers = block_owners(core_parts(bundle.network, bundle.plan))
@@ -206,11 +209,13 @@ def _packed(bundle: Bundle, result: BuildResult, progress: Progress | None) -> d
             ),
             reads=tuple(names),
             makes=("packed.json",),
-            label="counting what each layer takes",
+            label=_LABEL,
         )
-        if progress is not None:
-            progress(step.label)
-        log = result.folder.with_name(f"{result.folder.name}-logs") / "layers.log"
         # What is counted is kept, so the netlist need not be.
-        run_step(step, work=work, log=log, cache=StepCache(limit_bytes=0), progress=progress)
+        cache = StepCache(limit_bytes=0)
+        try:
+            run_step(step, work=work, log=work / "layers.log", cache=cache, progress=progress)
+        except ToolError as error:
+            # The log goes with the folder.
+            raise ToolError(error.why) from error
         return read_netlist(work / "packed.json")

@@ -17,7 +17,7 @@ from xnorforge.gen.bundle import compile_bundle
 from xnorforge.gen.cell_owners import CellOwners
 from xnorforge.gen.core import block_owners
 from xnorforge.gen.devices import FAMILIES
-from xnorforge.gen.errors import BundleError
+from xnorforge.gen.errors import BundleError, ToolError
 from xnorforge.gen.layer_usage import layer_usage, rows_of, total_usage
 from xnorforge.gen.packed_cells import count_packed, netlist_owners
 from xnorforge.gen.planner import make_plan
@@ -284,6 +284,26 @@ def test_circuit_of_another_version_is_said(built, packer) -> None:
     with pytest.raises(BundleError, match=r"netlist\.json has no block 'head': another version"):
         layer_usage(bundle, result)
     assert not packer
+
+
+def test_packer_that_fails_is_told_without_its_log(built, monkeypatch) -> None:
+    bundle, result = built
+    (result.folder / "constraints.pcf").write_text("")
+
+    def fails(*_, log, **__):
+        raise ToolError("nextpnr-ice40 failed: ERROR: odd", log=log)
+
+    monkeypatch.setattr("xnorforge.gen.build_steps.run_tool", fails)
+    with pytest.raises(ToolError, match=r"^nextpnr-ice40 failed: ERROR: odd$"):
+        layer_usage(bundle, result)
+    assert not (bundle.results / "layers.json").exists()
+
+
+def test_bundle_that_cannot_be_written_is_counted_all_the_same(built, packer) -> None:
+    bundle, result = built
+    (bundle.results / "layers.json").mkdir()
+    assert layer_usage(bundle, result) == layer_usage(bundle, result)
+    assert len(packer) == 2
 
 
 @pytest.mark.routing
