@@ -10,27 +10,33 @@ from xnorforge.hw.structures import CLOCK_GOALS, engine_for
 from xnorforge.sim.cells import primitives
 
 
-@pytest.mark.parametrize("family", CLOCK_GOALS)
-def test_every_width_has_a_measured_engine(family):
-    for simd in range(1, 129):
-        engine = engine_for(family, simd)
+@pytest.mark.parametrize("goal", CLOCK_GOALS)
+def test_every_width_has_a_measured_engine(goal):
+    family, _, spread = goal.partition("-")
+    for simd in range(1, 257):
+        engine = engine_for(family, simd, spread=bool(spread))
         assert engine.structure in STRUCTURES
         assert engine.pipeline in PIPELINES
         assert engine.simd >= simd
-        for site, goal in CLOCK_GOALS[family].items():
-            assert engine.clock_mhz[site] >= goal
+        for site, mhz in CLOCK_GOALS[goal].items():
+            assert engine.clock_mhz[site] >= mhz
+
+
+def test_spread_engines_are_those_of_the_family_where_none_were_measured():
+    assert engine_for("ice40", 64, spread=True) == engine_for("ice40", 64)
+    assert engine_for("gowin", 64, spread=True) == engine_for("ecp5", 64, spread=True)
 
 
 def test_engine_wider_than_measured_has_carry_chains():
     assert engine_for("ecp5", 5000).structure == "carry"
-    assert engine_for("ecp5", 784) == engine_for("ecp5", 128)
+    assert engine_for("ecp5", 784) == engine_for("ecp5", 256)
 
 
 def test_gowin_takes_the_choices_of_ecp5():
     assert engine_for("gowin", 64) == engine_for("ecp5", 64)
 
 
-@pytest.mark.parametrize("family", CLOCK_GOALS)
+@pytest.mark.parametrize("family", ["ice40", "ecp5"])
 def test_table_is_the_one_that_was_measured(family):
     """Cells per MAC at SIMD 128 stay where `make bench` found them."""
     engine = engine_for(family, 128)
