@@ -227,8 +227,8 @@ RECIPES = {
         ),
         Recipe(
             name="cnv-tiny",
-            title="CNV up to its fifth convolution, 32x32x3, and a dense head: for an iCE40 UP5K",
-            layers=_cnv((64, 64), (128, 128), (256,)),
+            title="three convolutions, two dense layers, 32x32x3: what an iCE40 UP5K holds",
+            layers=(*_cnv((64, 96), (128,)), Pool(2), Dense(80)),
             goal=75.0,
             epochs=60,
             dataset="cifar-10",
