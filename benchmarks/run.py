@@ -25,8 +25,9 @@ CHAPTERS = {
         "Bitstreams",
         "TFC (784-64-64-64-10, 59,008 weight bits; FINN's of the QONNX model zoo, or the shipped "
         "one) and the shipped SFC (784-256-256-256-10, 334,336 weight bits), from ONNX to a packed "
-        "bitstream. Logic cells are nextpnr's: ICESTORM_LC on iCE40, TRELLIS_COMB on ECP5, LUT4 "
-        "with ALU on Gowin. Fmax is what place and route reached, beside it the constraint, which "
+        "bitstream. Logic cells are nextpnr's: ICESTORM_LC on iCE40, TRELLIS_COMB on ECP5, "
+        "places of a LUT4 on Gowin, carry cells and LUT RAM included. Fmax is what place and route "
+        "reached, beside it the constraint, which "
         "equals the PLL's real output. Cycles an image are the cycle model's, which `xnorforge "
         "verify` holds equal to simulation. "
         "Target `link` is the smallest plan that keeps a 1 Mbaud line busy. A row that is missing "

@@ -186,9 +186,8 @@ def _counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _routed(result: BuildResult, family: Family) -> dict[str, int]:
-    """What nextpnr counts in the routed design, where no place is lost any more."""
-    counts = {kind: result.used[kind] for kind in (*family.cell_keys, "flip_flops")}
-    return counts | {"lost_flip_flops": 0}
+    """What nextpnr counts in the routed design."""
+    return {kind: result.used[kind] for kind in (*family.cell_keys, "flip_flops")}
 
 
 def _packed(bundle: Bundle, result: BuildResult, progress: Progress | None) -> dict[str, Any]:
