@@ -14,11 +14,12 @@ It holds for any gaps of the source and any fold; the sink is taken to be always
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import count, islice
 from math import ceil, lcm
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 
-__all__ = ["Prediction", "StageConfig", "Timeline", "predict", "timeline"]
+__all__ = ["Prediction", "StageConfig", "Timeline", "paced_interval", "predict", "timeline"]
 
 _MOST_FRAMES = 4000
 _FEW_FRAMES = 64
@@ -151,6 +152,11 @@ class _Network:
                 outputs[index, port] = stream
             self.streams += given
         (self.sink,) = outputs.values()
+        # Streams that a stage takes from and gives to.
+        self.beside = [
+            [stream for stream in self.streams if index in (stream.before, stream.after)]
+            for index in range(len(self.stages))
+        ]
 
     def _stage(
         self, config: StageConfig, inputs: list[_Stream], outputs: list[_Stream]
@@ -174,21 +180,26 @@ class _Network:
             end. pace: such a source begins image f not before cycle `f * pace`.
         """
         stale = [True] * len(self.stages)
+        goals = [(stream.times, frames * stream.frame) for stream in self.streams]
+        # Beats are followed down the pipeline, then the room that they left up again.
+        sweep = list(enumerate(self.stages))
         while any(stale):
-            for index, stage in enumerate(self.stages):
-                if stale[index]:
-                    stale[index] = False
-                    stage.advance()
-                    for eager in self.eager.get(index, ()):
-                        stale[eager] = True
-            for stream in self.streams:
-                moved = _move(stream) if stream.offers is not None else _send(stream, gaps, pace)
-                if moved:
-                    for side in (stream.before, stream.after):
-                        if side is not None:
-                            stale[side] = True
-            if all(len(s.times) >= frames * s.frame for s in self.streams):
+            for index, stage in sweep:
+                if not stale[index]:
+                    continue
+                stale[index] = False
+                stage.advance()
+                for eager in self.eager.get(index, ()):
+                    stale[eager] = True
+                for stream in self.beside[index]:
+                    source = stream.offers is None
+                    if _send(stream, gaps, pace) if source else _move(stream):
+                        for side in (stream.before, stream.after):
+                            if side is not None:
+                                stale[side] = True
+            if all(len(times) >= goal for times, goal in goals):
                 return
+            sweep.reverse()
 
 
 def _move(stream: _Stream) -> bool:
@@ -294,43 +305,63 @@ def _interval(pipeline: Pipeline, least: Fraction = Fraction(0)) -> Fraction:
     make nothing later. If the images take longer, the source's pace soon has no say.
     """
     for pace, most in ((least, _FEW_FRAMES), (Fraction(0), _MOST_FRAMES)):
-        interval = _steady(_Network(pipeline), pace, most)
-        if interval is not None:
-            return interval
+        for interval in islice(_settling(_Network(pipeline), pace), most):
+            if interval is not None:
+                return interval
     raise RuntimeError(f"No steady state within {_MOST_FRAMES} frames")
 
 
-def _steady(network: _Network, pace: Fraction, most: int) -> Fraction | None:
-    """Cycles per image when the times of a run of frames repeat, shifted, within `most` frames.
+def paced_interval(
+    stages: Sequence[StageConfig] | Pipeline, least: Fraction | int, most: int = _FEW_FRAMES
+) -> Fraction | None:
+    """Steady cycles per image of a source that begins one every `least` cycles at most.
 
-    The run is as long as any rule looks back, so equal runs stay equal for ever.
+    `least` itself where the stages keep up, which shows sooner than their own interval. None where
+    nothing moves any more, or within `most` images no steady state shows.
+    """
+    pipeline, least = _pipeline(stages), Fraction(least)
+    # What falls behind shows soonest with a source that is always valid.
+    runs = [_settling(_Network(pipeline), pace) for pace in (least, Fraction(0))]
+    for _ in range(most):
+        for run in runs:
+            interval = next(run, None)
+            if interval is not None:
+                return max(interval, least)
+    return None
+
+
+def _settling(network: _Network, pace: Fraction) -> Iterator[Fraction | None]:
+    """Frame after frame: cycles per image once the times of a run of frames repeat, shifted.
+
+    The run is as long as any rule looks back, so equal runs stay equal for ever. Ends where
+    nothing moves any more.
     """
     events = [(stream.times, stream.frame) for stream in network.streams]
     for stage, units in zip(network.stages, network.units, strict=True):
-        events += [(times, units * count) for times, count in stage.inner()]
+        events += [(times, units * each) for times, each in stage.inner()]
     reach = 2 + max(
         -(-stage.reach // units) for stage, units in zip(network.stages, network.units, strict=True)
     )
     sink = network.sink
     ends: list[int] = []
     shapes: list[bytes] = []
-    for frame in range(most):
+    for frame in count():
         # Some of a frame's events, such as the last slots it frees, come with the next frame.
         network.run(frame + 2, pace=pace)
+        if len(sink.times) < (frame + 1) * sink.frame:
+            return
         end = sink.times[(frame + 1) * sink.frame - 1]
         ends.append(end)
         shapes.append(_shape(events, frame, end))
         period = _period(shapes, ends, reach)
-        if period:
-            return Fraction(ends[-1] - ends[-1 - period], period)
-    return None
+        yield Fraction(ends[-1] - ends[-1 - period], period) if period else None
 
 
 def _shape(events: Sequence[tuple[Times, int]], frame: int, end: int) -> bytes:
     """A digest of the times of a frame's transfers and events, relative to its last result."""
     digest = blake2b(digest_size=16)
-    for times, count in events:
-        part = np.array(times[frame * count : (frame + 1) * count], dtype=np.int64)
+    for times, each in events:
+        part = np.array(times[frame * each : (frame + 1) * each], dtype=np.int64)
         digest.update((part - end).tobytes())
     return digest.digest()
 

@@ -16,13 +16,14 @@ from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import conversions
+from xnorforge.gen.depths import line_buffers, shallow_store
 from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.folding import divisors
-from xnorforge.hw.store import FAMILIES, SPRAM_FAMILIES
+from xnorforge.hw.store import SPRAM_FAMILIES
 from xnorforge.hw.structures import engine_for
 from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.tile_pool import tiles
@@ -31,10 +32,6 @@ __all__ = ["Fold", "Folds"]
 
 # SIMD widths looked at per PE and PL, from the narrowest that is fast enough.
 _WIDER = 5
-# Pixels of a line buffer up to which it is made of LUT RAM, where there is any.
-_SHALLOW = 64
-# Bits of a buffer up to which it is made of flip-flops, where there is no LUT RAM.
-_FEW_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class Folds:
     """Folds of every layer of a network on a family.
 
     overrides: checked settings by layer. constant: weights and presets may be constant logic.
+    shallow: line buffers are the shallowest that work, instead of such as never cost time.
     """
 
     def __init__(
@@ -68,10 +66,13 @@ class Folds:
         family: str,
         overrides: Mapping[str, Mapping[str, Any]],
         constant: bool,
+        *,
+        shallow: bool = False,
     ) -> None:
         self.network = network
         self.family = family
         self.overrides = overrides
+        self.shallow = shallow
         self._kinds: dict[str, tuple[str, ...]] = dict.fromkeys(STORE_FIELDS, ("lut", "block"))
         if constant:
             self._kinds["preset_store"] += ("const",)
@@ -198,7 +199,7 @@ class Folds:
         plan = StreamPlan(layer.name, "pool", lanes)
         if tiles(layer.windows):
             config = plan.tile_config(layer, self.family)
-            plan = replace(plan, store=self._shallow_store(config.words, config.word_bits))
+            plan = replace(plan, store=shallow_store(self.family, config.words, config.word_bits))
             cost = resources.block(plan.tile_config(layer, self.family), self.family)
         else:
             window = self._window(layer, lanes)
@@ -223,17 +224,13 @@ class Folds:
         return Fold(plan, cycles, cost, (), channels, lanes, layer.output.channels, lanes)
 
     def _window(self, layer: Conv | Pool, lanes: int) -> WindowPlan:
-        """A line buffer that never makes its source wait, in the memory that suits it."""
-        plan = WindowPlan(lanes, layer.source.pixels, "block")
-        depth = plan.config(layer, self.family).bubble_free_depth
-        words = depth * (layer.source.channels // lanes)
-        return WindowPlan(lanes, depth, self._shallow_store(words, lanes * layer.source.bits))
-
-    def _shallow_store(self, words: int, bits: int) -> str:
-        """The memory that suits a buffer: block RAM unless little of a block would be used."""
-        if FAMILIES[self.family].lut_ram:
-            return "lut" if words <= _SHALLOW else "block"
-        return "lut" if words * bits <= _FEW_BITS else "block"
+        """A line buffer that never makes its source wait, or the shallowest, where asked for."""
+        depth = self.overrides.get(layer.name, {}).get("depth")
+        if depth is not None:
+            words = depth * (layer.source.channels // lanes)
+            store = shallow_store(self.family, words, lanes * layer.source.bits)
+            return WindowPlan(lanes, depth, store)
+        return line_buffers(layer, lanes, self.family)[0 if self.shallow else -1]
 
 
 def _shared_channels(layer: Layer) -> int:

@@ -8,9 +8,12 @@ from typing import Any
 
 from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError
-from xnorforge.gen.layers import Layer, Pool, Product, Threshold
+from xnorforge.gen.layers import Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
+from xnorforge.gen.plan import WindowPlan
 from xnorforge.hw.popcount import PIPELINES, STRUCTURES
+from xnorforge.hw.tile_pool import tiles
+from xnorforge.hw.window import WindowConfig
 
 __all__ = ["ENGINE_FIELDS", "FOLD_FIELDS", "STORE_FIELDS", "read_overrides"]
 
@@ -57,9 +60,21 @@ def read_overrides(
 
 
 def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> None:
+    ring = _ring(layer)
+    if field == "depth" and ring is not None:
+        low, high = ring.min_depth, max(2 * ring.bubble_free_depth, ring.walk.pixels)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise PlanError(
+                f"{where}: depth must be an integer from {low} to {high} pixels of the line "
+                f"buffer, not {value!r}"
+            )
+        return
     if isinstance(layer, Pool | Threshold):
         if field != "simd":
-            raise PlanError(f"{where}: has no {field}; its only field is simd, its lanes")
+            only = "its fields are simd, its lanes, and depth, of its line buffer"
+            if ring is None:
+                only = "its only field is simd, its lanes"
+            raise PlanError(f"{where}: has no {field}; {only}")
         channels = layer.source.channels
         if not isinstance(value, int) or value < 1 or channels % value:
             raise PlanError(f"{where}: simd must divide {channels} channels, not {value!r}")
@@ -80,9 +95,17 @@ def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> 
             raise PlanError(f"{where}: {field} must be one of {known}, not {value!r}")
         return
     if field not in FOLD_FIELDS:
-        known = ", ".join((*FOLD_FIELDS, *STORE_FIELDS, *ENGINE_FIELDS))
+        own = () if ring is None else ("depth",)
+        known = ", ".join((*FOLD_FIELDS, *STORE_FIELDS, *ENGINE_FIELDS, *own))
         raise PlanError(f"{where}: unknown field {field!r}; the fields are {known}")
     rows = layer.rows // layer.groups
     limit = {"pe": rows, "simd": layer.columns, "pl": layer.source.bits}[field]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
         raise PlanError(f"{where}: {field} must be an integer from 1 to {limit}, not {value!r}")
+
+
+def _ring(layer: Layer) -> WindowConfig | None:
+    """A line buffer of the layer, if it has any."""
+    if isinstance(layer, Conv) or (isinstance(layer, Pool) and not tiles(layer.windows)):
+        return WindowPlan(1, layer.source.pixels, "block").config(layer, "ecp5")
+    return None

@@ -8,22 +8,25 @@ it does not, which layer or memory stands in the way.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.boards import BOARDS, MAX_HZ, Board, baud_divisor, get_board
-from xnorforge.gen.cycles import predict
+from xnorforge.gen.cycles import paced_interval, predict
+from xnorforge.gen.depths import LineBuffers
 from xnorforge.gen.devices import DEVICES, Device, get_device
 from xnorforge.gen.errors import PlanError, SiteError
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import read_overrides
 from xnorforge.gen.plan import Plan
-from xnorforge.gen.queues import with_queues
+from xnorforge.gen.queues import with_deep_queues, with_queues
 from xnorforge.gen.reasons import store_reasons
+from xnorforge.gen.resources import Resources
 from xnorforge.gen.search import Chain, Search
 from xnorforge.hw.store import SPRAM_SHAPE
 from xnorforge.sw import protocol
@@ -222,11 +225,12 @@ class Planner:
             chain = self.search.best(allowed)
             if not self._fits(chain):
                 return None
-            plan = self.plan(chain)
             # The exact model sees what single stages do not: bubbles between them.
-            interval = predict(core_parts(self.network, plan)).interval_cycles
+            laid = self._laid_out(chain, wanted)
+            parts = core_parts(self.network, laid.planned())
+            interval = paced_interval(parts, wanted) or predict(parts).interval_cycles
             if interval <= wanted:
-                return plan
+                return self._finished(chain, laid, wanted)
             misses += 1
             # Line by line at first; where that leads nowhere, in strides.
             stride = 1 if misses <= _CLOSE_MISSES else int(interval - wanted) // 2 + 1
@@ -237,7 +241,7 @@ class Planner:
         chain = self.search.best(None)
         if not self._fits(chain):
             raise self._too_large(chain)
-        return self.plan(chain)
+        return self._finished(chain, self._laid_out(chain, None), None)
 
     def fastest(self) -> Plan:
         """The plan of the smallest interval that fits."""
@@ -266,6 +270,15 @@ class Planner:
         return chain.resources.fits(self.room)
 
     def plan(self, chain: Chain) -> Plan:
+        """The chain as a plan, as fast as its folds are."""
+        return self._finished(chain, self._laid_out(chain, chain.fold_cycles), None)
+
+    def _laid_out(self, chain: Chain, wanted: int | None) -> LineBuffers:
+        """The chain as a plan with queues of any depth, and its line buffers.
+
+        Where they had to be shallow, they are as deep again as is needed for `wanted` cycles an
+        image and as there is room.
+        """
         plan = Plan(
             family=self.family,
             device=self.site.device.name,
@@ -276,9 +289,26 @@ class Planner:
             baud=self.baud,
             lanes=chain.lanes,
             layers=chain.layers,
-            reasons=store_reasons(chain, self.network, self.family, self.room, self.overrides),
         )
-        return with_queues(self.network, plan)
+        plan = with_deep_queues(self.network, plan)
+        buffers = self._buffers(plan, self.room - chain.resources)
+        if chain.shallow and wanted is not None and self._fits(chain):
+            buffers.deepen(wanted)
+        return buffers
+
+    def _buffers(self, plan: Plan, left: Resources) -> LineBuffers:
+        price = partial(self.search.price, block_weight=1.0)
+        return LineBuffers(self.network, plan, self.overrides, price, left)
+
+    def _finished(self, chain: Chain, buffers: LineBuffers, wanted: int | None) -> Plan:
+        """The plan with queues that cost no time and buffers no deeper than `wanted` needs."""
+        plan = with_queues(self.network, buffers.planned())
+        if wanted is not None:
+            buffers = self._buffers(plan, buffers.left)
+            buffers.shrink(wanted)
+        reasons = store_reasons(chain, self.network, self.family, self.room, self.overrides)
+        lines = tuple((f"{name}.lines", reason) for name, reason in buffers.reasons().items())
+        return replace(buffers.planned(), forks=plan.forks, reasons=reasons + lines)
 
     # --- what stands in the way ------------------------------------------------------------
 
@@ -322,7 +352,7 @@ class Planner:
         used = chain.resources
         room, beside = self.room, "beside"
         shell = "weight chain" if self.site.board is None else "link"
-        if not resources.Resources().fits(room):
+        if not Resources().fits(room):
             # Not even the link fits: say what all of it takes.
             used, room, beside = used + self.shell, room + self.shell, "with"
         lacking = [

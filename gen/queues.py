@@ -14,34 +14,41 @@ from dataclasses import replace
 from fractions import Fraction
 
 from xnorforge.gen.assembly import CoreParts, core_parts
-from xnorforge.gen.cycles import predict
+from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.errors import PlanError
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import ForkPlan, Plan
 from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.store import FAMILIES
 
-__all__ = ["least_depths", "with_queues"]
+__all__ = ["least_depths", "with_deep_queues", "with_queues"]
 
 _SHALLOW = 2  # a beat a cycle
 _REGISTERS = 4  # beats up to which a queue is made of registers
 _LUT_RAM = 64  # and of LUT RAM, where there is any
 
 
-def with_queues(network: Network, plan: Plan) -> Plan:
-    """The plan with a fork for every value of several consumers, of queues that cost no time."""
+def with_deep_queues(network: Network, plan: Plan) -> Plan:
+    """The plan with a fork for every value of several consumers, its queues of any depth."""
     shared = {name: takers for name, takers in network.consumers().items() if len(takers) > 1}
-    if not shared:
-        return plan
     forks = tuple(
         # A whole value and more: no path can need it.
         _fork(name, (2 * network.type_of(name).size + 2,) * len(takers), plan.family)
         for name, takers in shared.items()
     )
-    deep = core_parts(network, replace(plan, forks=forks))
+    return replace(plan, forks=forks)
+
+
+def with_queues(network: Network, plan: Plan) -> Plan:
+    """The plan with a fork for every value of several consumers, of queues that cost no time."""
+    deep_plan = with_deep_queues(network, plan)
+    if not deep_plan.forks:
+        return plan
+    deep = core_parts(network, deep_plan)
     pace = predict(deep).interval_cycles
-    found = _least(deep, plan.family, lambda parts: _interval(parts) == pace)
-    return replace(plan, forks=tuple(_fork(name, found[name], plan.family) for name in shared))
+    found = _least(deep, plan.family, lambda parts: _keeps(parts, pace))
+    forks = tuple(_fork(fork.value, found[fork.value], plan.family) for fork in deep_plan.forks)
+    return replace(plan, forks=forks)
 
 
 def least_depths(network: Network, plan: Plan) -> dict[str, tuple[int, ...]]:
@@ -95,6 +102,14 @@ def _fork(value: str, depths: tuple[int, ...], family: str) -> ForkPlan:
         return "lut" if FAMILIES[family].lut_ram and depth <= _LUT_RAM else "block"
 
     return ForkPlan(value, depths, tuple(store(depth) for depth in depths))
+
+
+def _keeps(parts: CoreParts, pace: Fraction) -> bool:
+    """Whether an image takes no more cycles than these."""
+    found = paced_interval(parts, pace)
+    if found is None:  # locked, or too near to tell within a few images
+        found = _interval(parts)
+    return found == pace
 
 
 def _interval(parts: CoreParts) -> Fraction | None:

@@ -77,6 +77,7 @@ __all__ = [
     "estimate",
     "head",
     "load_model",
+    "memory_blocks",
     "mvu_store",
     "parts_of",
     "shell",
@@ -285,7 +286,7 @@ def _mvu_store(
     if field == "buffer_store":
         terms = buffer_terms(config, kind)
         width, depth = config.simd * config.input_bits, config.buffer_depth
-        blocks = _memory_blocks(width, depth, config.family) if kind == "block" else 0
+        blocks = memory_blocks(width, depth, config.family) if kind == "block" else 0
         return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
     if field == "weight_store" and kind == "const":
         return constant_weight_terms(config, elements), Resources()
@@ -310,7 +311,7 @@ def _head(config: HeadConfig) -> tuple[Terms, Resources]:
 def _fork(config: ForkConfig, family: str) -> tuple[Terms, Resources]:
     terms = fork_terms(config, family)
     blocks = sum(
-        _memory_blocks(queue.width, queue.depth, family)
+        memory_blocks(queue.width, queue.depth, family)
         for queue in config.queues
         if queue.store == "block"
     )
@@ -321,7 +322,7 @@ def _window(config: WindowConfig) -> tuple[Terms, Resources]:
     terms = window_terms(config)
     width = config.lanes * config.element_bits
     words = config.depth * (config.channels // config.lanes)
-    blocks = _memory_blocks(width, words, config.family) if config.store == "block" else 0
+    blocks = memory_blocks(width, words, config.family) if config.store == "block" else 0
     return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
 
 
@@ -329,11 +330,11 @@ def _tile_pool(config: TilePoolConfig) -> tuple[Terms, Resources]:
     terms = tile_pool_terms(config)
     blocks = 0
     if config.store == "block" and config.words:
-        blocks = _memory_blocks(config.word_bits, config.words, config.family)
+        blocks = memory_blocks(config.word_bits, config.words, config.family)
     return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
 
 
-def _memory_blocks(width: int, depth: int, family: str) -> int:
+def memory_blocks(width: int, depth: int, family: str) -> int:
     """Block RAMs that yosys makes of one memory: the shape that takes the fewest."""
     return min(
         -(-width // bits) * -(-depth // words) for bits, words in FAMILIES[family].block_shapes

@@ -22,7 +22,7 @@ from typing import Any
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import conversions
 from xnorforge.gen.folds import Fold, Folds
-from xnorforge.gen.layers import Dense
+from xnorforge.gen.layers import Conv, Dense, Pool
 from xnorforge.gen.network import INPUT, Network
 from xnorforge.gen.overrides import STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan
@@ -47,7 +47,8 @@ class Chain:
     """A choice for every layer.
 
     resources: of the core, without the shell, but with the converter behind the link where there
-    is one. fold_cycles: an image, of the layer `slowest`.
+    is one. fold_cycles: an image, of the layer `slowest`. shallow: its line buffers are the
+    shallowest that work.
     """
 
     lanes: int
@@ -55,6 +56,7 @@ class Chain:
     resources: Resources
     fold_cycles: int
     slowest: str
+    shallow: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,10 @@ class Search:
         self.capacity = capacity
         self.overrides = overrides
         self._folds = Folds(network, family, overrides, constant)
+        # Without line buffers these are the same.
+        self._shallow = self._folds
+        if any(isinstance(layer, Conv | Pool) for layer in network.layers):
+            self._shallow = Folds(network, family, overrides, constant, shallow=True)
         self.linked = linked
         scores_bits = network.layers[-1].output.bits
         self.head = HeadConfig(
@@ -137,8 +143,25 @@ class Search:
         values = set[int]().union(*(self._folds.intervals(index) for index in indices))
         return sorted({lowest} | {value for value in values if value > lowest})
 
+    def shallow(self) -> "Search":
+        """The same folds with the shallowest line buffers that work."""
+        other = copy(self)
+        other._folds = self._shallow
+        return other
+
     def best(self, interval: int | None) -> Chain:
         """The cheapest chain of at most `interval` cycles an image (None: any).
+
+        Where it does not fit, and where any interval will do, its line buffers are the shallowest.
+        """
+        if interval is not None or self._shallow is self._folds:
+            chain = self.deep(interval)
+            if chain.resources.fits(self.capacity) or self._shallow is self._folds:
+                return chain
+        return self.shallow().deep(interval)
+
+    def deep(self, interval: int | None) -> Chain:
+        """The cheapest chain of at most `interval` cycles an image, line buffers deep enough.
 
         It fits the capacity if any weighting of blocks against cells gives one that does, or a
         mixture of the two weightings between which blocks and cells change sides. SPRAM is used
@@ -188,7 +211,8 @@ class Search:
 
     # --- shortest path ---------------------------------------------------------------------
 
-    def _price(self, used: Resources, block_weight: float) -> float:
+    def price(self, used: Resources, block_weight: float) -> float:
+        """What something costs: its shares of the device, that of the blocks weighted."""
         room = self.capacity
         cells = used.cells / max(1, room.cells) + used.flipflops / max(1, room.flipflops) / 4
         blocks = block_weight * used.blocks / max(0.01, room.blocks)
@@ -199,11 +223,11 @@ class Search:
         found: dict[int, list[_Choice]] = {}
         for fold in self._folds.within(index, interval):
             if not fold.stores:
-                choice = _Choice(self._price(fold.engine, weight), fold, (), 0)
+                choice = _Choice(self.price(fold.engine, weight), fold, (), 0)
                 found.setdefault(0, []).append(choice)
                 continue
             prices = [
-                {kind: self._price(used, weight) for kind, used in options.items()}
+                {kind: self.price(used, weight) for kind, used in options.items()}
                 for options in fold.stores
             ]
             first, *others = (
@@ -212,7 +236,7 @@ class Search:
                 else (inf, "spram")
                 for options in prices
             )
-            rest = self._price(fold.engine, weight) + sum(price for price, _ in others)
+            rest = self.price(fold.engine, weight) + sum(price for price, _ in others)
             kinds = tuple(kind for _, kind in others)
             weights = [(*first, 0)] if first[0] < inf else []
             if "spram" in prices[0]:
@@ -265,14 +289,14 @@ class Search:
 
         @cache
         def joint_price(bits: int, *streams: int) -> float:
-            return self._price(self._join(bits, *streams), weight)
+            return self.price(self._join(bits, *streams), weight)
 
         # By the stream so far, (elements of a vector, lanes), and SPRAM blocks: price, lanes of
         # the images, choices.
         paths: dict[tuple[int, int, int], tuple[float, int, tuple[_Choice, ...]]] = {
             # A wider stream than needed costs wires that no model counts: a small extra.
             (start[0], lanes, 0): (
-                lanes * 1e-6 + self._price(self._entry(lanes), weight),
+                lanes * 1e-6 + self.price(self._entry(lanes), weight),
                 lanes,
                 (),
             )
@@ -309,7 +333,7 @@ class Search:
             options = [
                 (
                     choice.price
-                    + self._price(self._joined(lanes, [*choices, choice]), weight)
+                    + self.price(self._joined(lanes, [*choices, choice]), weight)
                     + 1e3 * max(0, choice.sprams - left),
                     position,
                     choice,
@@ -353,7 +377,7 @@ class Search:
         used += self._join(bits, last.vector_out, last.lanes_out, self.network.classes, 1)
         slowest = max(choices, key=lambda choice: choice.fold.cycles).fold
         plans = tuple(choice.layer for choice in choices)
-        return Chain(lanes, plans, used, slowest.cycles, slowest.layer.name)
+        return Chain(lanes, plans, used, slowest.cycles, slowest.layer.name, self._folds.shallow)
 
     def _mixtures(
         self, one: tuple[int, tuple[_Choice, ...]], other: tuple[int, tuple[_Choice, ...]]
