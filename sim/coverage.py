@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a network has in it, by name, so that tests can tell what they covered."""
+"""What a network and a plan have in them, by name, so that tests can tell what they covered."""
 
 from __future__ import annotations
 
 from xnorforge.gen.layers import Add, Concat, Conv, Dense, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import INPUT, Network
+from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
 
-__all__ = ["FEATURES", "coverage"]
+__all__ = ["FEATURES", "GROUPS", "PLAN_FEATURES", "PLAN_GROUPS", "coverage", "plan_coverage"]
 
 _OPERATORS = {
     Dense: "dense",
@@ -19,6 +20,7 @@ _OPERATORS = {
 
 _GIVES = {"bit": "bits", "uint": "levels", "int": "dots"}
 _KINDS = ("bit", "uint", "int")
+_FOLDS = ("rows", "columns", "input planes")
 _WINDOWED = (
     "1x1",
     "kernel",
@@ -35,35 +37,79 @@ _WINDOWED = (
     "windows overlap",
 )
 
-FEATURES = frozenset(
-    [
-        *(f"input {what}" for what in (*_KINDS, "table", "channel table", "vector", "forks")),
-        *(f"{op} of {kind}" for op in _OPERATORS.values() for kind in _KINDS),
-        *(f"{way} pool of {kind}" for way in ("max", "sum") for kind in _KINDS),
+GROUPS = {
+    "Inputs": tuple(
+        f"input {what}" for what in (*_KINDS, "table", "channel table", "vector", "forks")
+    ),
+    "Operators, by what they take": tuple(
+        f"{op} of {kind}" for op in _OPERATORS.values() for kind in _KINDS
+    ),
+    "Products": (
         *(f"{op} gives {what}" for op in ("dense", "conv") for what in ("bits", "levels", "dots")),
         *(f"{op} offsets" for op in ("dense", "conv")),
-        *(f"{op} {what}" for op in ("conv", "pool") for what in _WINDOWED),
-        *(f"{count} thresholds" for count in (1, 3, 7, 15)),
-        *(f"weights {kind}{bits}" for kind in ("odd", "int") for bits in (1, 2, 3)),
-        *(f"pads {what}" for what in ("low", "high", "zero", "that differ from the rest")),
-        *(f"head {what}" for what in ("argmax", "highest_bit", "scaled")),
-        *(f"tie {which}" for which in ("first", "last")),
-        *(f"ends in {op}" for op in ("conv", "dense", "pool")),
-        "always",
-        "channels of odd number",
         "dense of a map",
-        "depthwise",
-        "fork",
         "groups",
-        "named inputs",
-        "negative slope",
-        "never",
+        "depthwise",
+        "several rows a channel",
         "one pixel",
+        "channels of odd number",
+        *(f"weights {kind}{bits}" for kind in ("odd", "int") for bits in (1, 2, 3)),
+    ),
+    "Windows": tuple(f"{op} {what}" for op in ("conv", "pool") for what in _WINDOWED),
+    "Padding": tuple(
+        f"pads {what}" for what in ("low", "high", "zero", "shifted", "that differ from the rest")
+    ),
+    "Pools": (
+        *(f"{way} pool of {kind}" for way in ("max", "sum") for kind in _KINDS),
         "pool before threshold",
         "pool of the whole map",
-        "several rows a channel",
-    ]
-)
+    ),
+    "Thresholds": (
+        *(f"{count} thresholds" for count in (1, 3, 7, 15)),
+        "always",
+        "never",
+        "negative slope",
+    ),
+    "Graphs": ("fork", "named inputs", "add multiplied", "add plain", "add of three"),
+    "Ends": (
+        *(f"ends in {op}" for op in ("conv", "dense", "pool")),
+        *(f"head {what}" for what in ("argmax", "highest_bit", "scaled")),
+        *(f"tie {which}" for which in ("first", "last")),
+    ),
+}
+"""What `random_network` draws, by chapter."""
+
+PLAN_GROUPS = {
+    "Folds": (
+        *(f"{what} folded evenly" for what in _FOLDS),
+        *(f"{what} folded unevenly" for what in _FOLDS),
+        *(f"all {what} at once" for what in _FOLDS),
+        *(f"one of the {what} at a time" for what in _FOLDS),
+        "weight planes in turn",
+        "weight sets in turn",
+        "image beats not filled",
+        "channels in turn",
+    ),
+    "Memories": (
+        *(f"weights in {store}" for store in ("block", "lut", "const")),
+        *(f"presets in {store}" for store in ("block", "lut", "const")),
+        *(f"input buffer in {store}" for store in ("block", "lut")),
+        *(f"line buffer in {store}" for store in ("block", "lut")),
+        *(f"family {family}" for family in ("ice40", "ecp5", "gowin")),
+    ),
+    "Line buffers": (
+        "line buffer of least depth",
+        "line buffer without bubbles",
+        "line buffer between",
+        "line buffer deeper",
+        "pool without line buffer",
+    ),
+    "Thresholds in circuit": ("thresholds in parallel", "thresholds in turn"),
+}
+"""What `random_plan` draws, by chapter."""
+
+FEATURES = frozenset(name for names in GROUPS.values() for name in names)
+PLAN_FEATURES = frozenset(name for names in PLAN_GROUPS.values() for name in names)
 
 
 def coverage(network: Network) -> frozenset[str]:
@@ -109,6 +155,11 @@ def _layer_features(layer: Layer) -> set[str]:
         found.add(f"{len(layer.thresholds)} thresholds")
         if (layer.sign < 0).any():
             found.add("negative slope")
+    if isinstance(layer, Add):
+        plain = (layer.multipliers == 1).all() and not layer.offsets.any()
+        found.add("add plain" if plain else "add multiplied")
+        if len(layer.sources) > 2:
+            found.add("add of three")
     return found
 
 
@@ -156,9 +207,73 @@ def _window_features(layer: Conv | Pool, op: str) -> set[str]:
         found.add("one pixel")
     if isinstance(layer, Conv) and window.padded:
         source = layer.source
-        for name, value in (("low", source.low), ("high", source.high), ("zero", 0)):
-            if layer.pad_value == value:
-                found.add(f"pads {name}")
+        ends = {
+            f"pads {name}" for name in ("low", "high") if layer.pad_value == getattr(source, name)
+        }
+        found |= ends
+        if layer.pad_value == 0:
+            found.add("pads zero")
+        elif not ends:
+            found.add("pads shifted")
         if layer.borders > 1:
             found.add("pads that differ from the rest")
+    return found
+
+
+def plan_coverage(network: Network, plan: Plan) -> frozenset[str]:
+    """The features of a plan, by name; those that `random_plan` draws are `PLAN_FEATURES`."""
+    found = {f"family {plan.family}"}
+    if network.input.value.size % plan.lanes:
+        found.add("image beats not filled")
+    for layer, layer_plan in zip(network.layers, plan.layers, strict=True):
+        if isinstance(layer_plan, LayerPlan):
+            found |= _engine_features(layer_plan)
+        elif layer_plan.lanes < layer.sources[0].channels:
+            found.add("channels in turn")
+        if isinstance(layer, Conv | Pool):
+            found |= _buffer_features(layer, layer_plan, plan.family)
+        several = isinstance(layer, Threshold) or (isinstance(layer, Product) and layer.levels > 1)
+        if several:
+            ways = {"parallel": "thresholds in parallel", "serial": "thresholds in turn"}
+            found.add(ways[layer_plan.method])
+    return frozenset(found)
+
+
+def _engine_features(plan: LayerPlan) -> set[str]:
+    found = {
+        f"weights in {plan.weight_store}",
+        f"presets in {plan.preset_store}",
+        f"input buffer in {plan.buffer_store}",
+    }
+    sizes = (plan.rows, plan.columns, plan.input_bits)
+    for what, size, width in zip(_FOLDS, sizes, plan.folds, strict=True):
+        if size == 1:
+            continue
+        if width == size:
+            found.add(f"all {what} at once")
+        else:
+            found.add(f"{what} folded {'unevenly' if size % width else 'evenly'}")
+        if width == 1:
+            found.add(f"one of the {what} at a time")
+    if plan.planes > 1:
+        found.add("weight planes in turn")
+    if plan.sets > 1:
+        found.add("weight sets in turn")
+    return found
+
+
+def _buffer_features(layer: Conv | Pool, plan: LayerPlan | StreamPlan, family: str) -> set[str]:
+    if plan.window is None:
+        return {"pool without line buffer"}
+    config = plan.window.config(layer, family)
+    least, full = config.min_depth, config.bubble_free_depth
+    found = {f"line buffer in {config.store}"}
+    if config.depth == least:
+        found.add("line buffer of least depth")
+    elif config.depth < full:
+        found.add("line buffer between")
+    if config.depth == full:
+        found.add("line buffer without bubbles")
+    elif config.depth > full:
+        found.add("line buffer deeper")
     return found

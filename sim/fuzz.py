@@ -1,98 +1,166 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Random networks under random plans: the core in Amaranth simulation against the reference.
 
-    python -m xnorforge.sim.fuzz --count 10000 --jobs 2
+    python -m xnorforge.sim.fuzz --count 10000 --jobs 2 --record build/fuzz.jsonl
 
 Each seed is a network, a plan, a few images and stalls of its own. All scores and labels are
-compared; where nothing stalls, every transfer's cycle is too. The features that the networks had
-are counted, so that a run can tell what it covered.
+compared; where nothing stalls, every transfer's cycle is too. The features that networks and
+plans had are counted, so that a run can tell what it covered.
+
+A record has a line a seed, written when the seed has ended, so a run that was stopped goes on
+where it was: seeds that passed with the very sources of today are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from xnorforge.gen.assembly import core_parts
-from xnorforge.gen.cycles import timeline
+import xnorforge.gen
+import xnorforge.hw
+import xnorforge.sim
+from xnorforge.gen.assembly import CoreParts, core_parts
+from xnorforge.gen.cycles import Timeline, timeline
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.network import Network
 from xnorforge.gen.numpy_reference import evaluate
+from xnorforge.gen.plan import LayerPlan, Plan
 from xnorforge.sim.core_bench import simulate_core
-from xnorforge.sim.coverage import FEATURES, coverage
+from xnorforge.sim.coverage import FEATURES, PLAN_FEATURES, coverage, plan_coverage
 from xnorforge.sim.random_networks import random_images, random_network
 from xnorforge.sim.random_plans import random_plan
 
-__all__ = ["Case", "check", "fuzz"]
+__all__ = ["Case", "Draw", "Record", "check", "draw", "fuzz", "main", "sources_digest", "verdict"]
 
-_IMAGES = 3
+_IMAGES = 3  # the least that show a steady pace
 _BOUND = 400_000  # cycles
+_WORK = 12_000  # cycles x circuits of a case: it takes half a second then
+_PLANS = 4  # for a network before another is drawn
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one seed gave. failure: what differed, "" where nothing did. refused: why there is no
-    circuit for its network, "" where there is one."""
+    """What one seed gave. failure: what differed, "" where nothing did."""
 
     seed: int
     features: frozenset[str]
     timed: bool
     failure: str = ""
-    refused: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """A network, a plan and images. idle, stall: seeds of their patterns, None for none.
+    predicted: the cycle of every transfer where nothing stalls."""
+
+    seed: int
+    network: Network
+    plan: Plan
+    parts: CoreParts
+    predicted: Timeline
+    images: np.ndarray
+    idle: float | None
+    stall: float | None
+
+    @property
+    def timed(self) -> bool:
+        return self.idle is None
+
+    @property
+    def features(self) -> frozenset[str]:
+        found = coverage(self.network) | plan_coverage(self.network, self.plan)
+        return found | {"every cycle compared" if self.timed else "random stalls"}
+
+
+def draw(seed: int) -> Draw:
+    """What a seed stands for: the first that it draws with a circuit, and one small enough."""
+    generator, rng = np.random.default_rng(seed), random.Random(seed)
+    while True:
+        network = random_network(generator, side=6, channels=6, blocks=2)
+        for _ in range(_PLANS):
+            try:
+                plan = random_plan(rng, network)
+            except PlanError:
+                break  # the network has no circuit: random_plan asks for its line buffers
+            if _least_cycles(network, plan) * len(plan.layers) > _WORK:
+                continue
+            parts = core_parts(network, plan)
+            predicted = timeline(parts, _IMAGES)
+            if predicted.result[-1] * len(parts.stages) > _WORK:
+                continue
+            images = random_images(generator, network, _IMAGES)
+            stalls = rng.random() < 0.5
+            idle, stall = (rng.random(), rng.random()) if stalls else (None, None)
+            return Draw(seed, network, plan, parts, predicted, images, idle, stall)
+
+
+def _least_cycles(network: Network, plan: Plan) -> int:
+    """What all images take at least: those of the slowest engine."""
+    engines = [layer.image_cycles for layer in plan.layers if isinstance(layer, LayerPlan)]
+    return _IMAGES * max(engines, default=0)
 
 
 def check(seed: int) -> Case:
     """Simulate the core of one seed and compare it with the reference."""
-    generator, rng = np.random.default_rng(seed), random.Random(seed)
-    network = random_network(generator, side=6, channels=6, blocks=2)
-    try:
-        plan = random_plan(rng, network)
-    except PlanError as error:
-        return Case(seed, frozenset(), False, refused=str(error))
-    images = random_images(generator, network, _IMAGES)
-    wanted = evaluate(network, images)
-    parts = core_parts(network, plan)
-    stalls = rng.random() < 0.5
+    case = draw(seed)
+    wanted = evaluate(case.network, case.images)
     run = simulate_core(
-        network,
-        plan,
+        case.network,
+        case.plan,
         wanted.input,
-        idle=_coin(rng, 0.3) if stalls else None,
-        stall=_coin(rng, 0.3) if stalls else None,
+        idle=None if case.idle is None else coin(case.idle, 0.3),
+        stall=None if case.stall is None else coin(case.stall, 0.3),
         bound=_BOUND,
-        parts=parts,
+        parts=case.parts,
     )
+    times = (run.image_times, run.result_times)
+    return verdict(case, wanted.scores, wanted.labels, run.scores, run.labels, times)
+
+
+def verdict(
+    case: Draw,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    found_scores: np.ndarray,
+    found_labels: np.ndarray,
+    times: tuple[list[int], list[int]],
+) -> Case:
+    """What a simulation of a draw says: (scores, labels) are the reference's; times: of image
+    beats and of results."""
     failure = ""
-    if not np.array_equal(run.scores, wanted.scores):
+    if not np.array_equal(scores, found_scores):
         failure = "scores differ"
-    elif not np.array_equal(run.labels, wanted.labels):
+    elif not np.array_equal(labels, found_labels):
         failure = "labels differ"
-    elif not stalls:
-        predicted = timeline(parts, _IMAGES)
-        if predicted.image != run.image_times or predicted.result != run.result_times:
-            failure = "transfers in other cycles than predicted"
-    return Case(seed, coverage(network), not stalls, failure)
+    elif case.timed and times != (case.predicted.image, case.predicted.result):
+        failure = "transfers in other cycles than predicted"
+    return Case(case.seed, case.features, case.timed, failure)
 
 
-def _coin(rng: random.Random, share: float) -> Iterator[bool]:
-    own = random.Random(rng.random())
+def coin(seed: float, share: float) -> Iterator[bool]:
+    """True with a probability, the same sequence for the same seed."""
+    own = random.Random(seed)
     while True:
         yield own.random() < share
 
 
-def fuzz(first: int, count: int, jobs: int) -> Iterator[Case]:
-    """Cases of so many seeds, as they end. A seed that raises ends in a failure, too."""
+def fuzz(seeds: list[int], jobs: int) -> Iterator[Case]:
+    """Cases of seeds, as they end. A seed that raises ends in a failure, too."""
     with ProcessPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(check, seed): seed for seed in range(first, first + count)}
+        waiting: dict[Future[Case], int] = {pool.submit(check, seed): seed for seed in seeds}
         for future in as_completed(waiting):
-            seed = waiting[future]
+            seed = waiting.pop(future)
             error = future.exception()
             if error is None:
                 yield future.result()
@@ -100,34 +168,110 @@ def fuzz(first: int, count: int, jobs: int) -> Iterator[Case]:
                 yield Case(seed, frozenset(), False, f"{type(error).__name__}: {error}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+# --- the record ---------------------------------------------------------------------------------
+
+
+def sources_digest() -> str:
+    """What a result holds for: a digest of all sources of circuits, model and simulation."""
+    sha = hashlib.sha256()
+    for package in (xnorforge.gen, xnorforge.hw, xnorforge.sim):
+        folder = Path(str(package.__file__)).parent
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".cpp", ".json", ".toml"):
+                sha.update(path.relative_to(folder).as_posix().encode() + b"\0")
+                sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+class Record:
+    """Cases in a file, a line each, as the seeds end.
+
+    path: None keeps them in memory alone. digest: of the sources that they were run with; lines of
+    other sources stay in the file and count for nothing.
+    """
+
+    def __init__(self, path: Path | None, digest: str | None = None) -> None:
+        self.path = path
+        self.digest = digest or sources_digest()
+        self.cases: dict[int, Case] = {}
+        if path is not None and path.is_file():
+            for line in path.read_text().splitlines():
+                item = json.loads(line)
+                if item["sources"] == self.digest:
+                    features = frozenset(item["features"])
+                    case = Case(item["seed"], features, item["timed"], item["failure"])
+                    self.cases[case.seed] = case
+
+    def missing(self, first: int, count: int) -> list[int]:
+        """Seeds that have not passed yet."""
+        seeds = range(first, first + count)
+        return [seed for seed in seeds if seed not in self.cases or self.cases[seed].failure]
+
+    def add(self, case: Case) -> None:
+        self.cases[case.seed] = case
+        if self.path is None:
+            return
+        item = {
+            "seed": case.seed,
+            "sources": self.digest,
+            "timed": case.timed,
+            "failure": case.failure,
+            "features": sorted(case.features),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(item) + "\n")
+
+    def of(self, first: int, count: int) -> list[Case]:
+        """The cases of a range of seeds, as far as they have been run."""
+        seeds = range(first, first + count)
+        return [self.cases[seed] for seed in seeds if seed in self.cases]
+
+
+def run_recorded(cases: Iterator[Case], record: Record, count: int) -> None:
+    """Put cases into a record as they end, and say on the way how many there are."""
+    for done, case in enumerate(cases, 1):
+        record.add(case)
+        if case.failure:
+            print(f"seed {case.seed}: {case.failure}", file=sys.stderr)
+        if done % 25 == 0 or done == count:
+            print(f"\r{done} of {count}", end="", file=sys.stderr, flush=True)
+    if count:
+        print(file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
-    seen: Counter[str] = Counter()
-    failures, timed, refused = [], 0, 0
-    for done, case in enumerate(fuzz(options.first, options.count, options.jobs), 1):
-        seen.update(case.features)
-        timed += case.timed
-        refused += bool(case.refused)
-        if case.failure:
-            failures.append(case)
-            print(f"seed {case.seed}: {case.failure}", file=sys.stderr)
-        if done % 50 == 0 or done == options.count:
-            print(f"\r{done} of {options.count}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    width = max(map(len, FEATURES))
-    for feature in sorted(FEATURES):
-        print(f"{feature:{width}}  {seen[feature]:6}")
-    print(
-        f"{options.count} networks, {timed} with every transfer's cycle compared, "
-        f"{refused} refused, {len(failures)} failures; the rarest feature was met "
-        f"{min(seen[feature] for feature in FEATURES)} times"
+    parser.add_argument("--record", type=Path, help="the file to go on from and to write")
+    parser.add_argument(
+        "--verilator", type=int, metavar="GRAPHS", help="as Verilog in Verilator, so many a build"
     )
-    sys.exit(bool(failures))
+    options = parser.parse_args(arguments)
+    record = Record(options.record)
+    seeds = record.missing(options.first, options.count)
+    if options.verilator is None:
+        run_recorded(fuzz(seeds, options.jobs), record, len(seeds))
+    else:
+        from xnorforge.sim.fuzz_verilog import fuzz_verilog
+
+        run_recorded(fuzz_verilog(seeds, options.verilator), record, len(seeds))
+    cases = record.of(options.first, options.count)
+    seen = Counter(feature for case in cases for feature in case.features)
+    known = sorted(FEATURES | PLAN_FEATURES)
+    width = max(map(len, known))
+    for feature in known:
+        print(f"{feature:{width}}  {seen[feature]:6}")
+    failures = sum(bool(case.failure) for case in cases)
+    print(
+        f"{len(cases)} networks, {sum(case.timed for case in cases)} with every transfer's cycle "
+        f"compared, {failures} failures; the rarest feature was met "
+        f"{min(seen[feature] for feature in known)} times"
+    )
+    return int(failures > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -231,7 +231,8 @@ class _Draw:
         elif rows % groups:
             groups = 1
         kind = WeightType() if plain else self._pick(_WEIGHTS)
-        pad_value = self._pick([source.low, source.high, max(0, source.low)])
+        inner = self._between(source.low, source.high)
+        pad_value = self._pick([source.low, source.high, max(0, source.low), inner])
         return self._product(
             Conv,
             levels,

@@ -1,26 +1,75 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A share of the random cores of `make fuzz`."""
+"""A share of the random cores of `make fuzz`, and the record that it keeps."""
 
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
 import pytest
 
-from xnorforge.sim.fuzz import check
+from xnorforge.gen.errors import ToolError
+from xnorforge.sim import fuzz, fuzz_verilog
+from xnorforge.sim.coverage import FEATURES, PLAN_FEATURES
+from xnorforge.sim.fuzz import Case, Draw, Record, check, draw
+from xnorforge.sim.fuzz_verilog import run_draws
 
 
-@pytest.mark.parametrize("block", range(8))
+@pytest.mark.parametrize("block", range(6))
 def test_random_cores_equal_the_reference(block: int) -> None:
     for seed in range(4 * block, 4 * block + 4):
         assert check(seed).failure == "", seed
 
 
-def test_a_padded_sum_of_bits_has_no_circuit() -> None:
-    """Padding would count as -1: seeds whose networks have one."""
-    for seed in (153, 181, 182):
-        assert "no element that takes no part" in check(seed).refused
+def test_random_cores_in_verilog_equal_the_reference_but_the_faulty_one() -> None:
+    """Several in one model; the last has the circuit of another tie rule."""
+    right = [draw(seed) for seed in range(100, 104)]
+    assert {case.timed for case in right} == {False, True}
+    wrong = next(_with_tied_scores())
+    head = wrong.network.head
+    other = dataclasses.replace(head, tie="last" if head.tie == "first" else "first")
+    network = dataclasses.replace(wrong.network, head=other)
+    cases = run_draws([*right, dataclasses.replace(wrong, network=network)])
+    assert [case.failure for case in cases] == [""] * 4 + ["labels differ"]
+
+
+def _with_tied_scores() -> Iterator[Draw]:
+    for seed in count():
+        case = draw(seed)
+        scores = fuzz.evaluate(case.network, case.images).scores
+        best = scores.max(axis=1, keepdims=True)
+        plain = case.network.head.rule == "argmax" and case.network.head.scale is None
+        if plain and ((scores == best).sum(axis=1) > 1).any():
+            yield case
+
+
+def test_a_model_that_does_not_run_fails_all_its_seeds(monkeypatch) -> None:
+    def broken(draws: list[Draw]) -> list[Case]:
+        raise ToolError(f"{len(draws)} graphs")
+
+    monkeypatch.setattr(fuzz_verilog, "run_draws", broken)
+    cases = list(fuzz_verilog.fuzz_verilog([1, 2, 3], 2))
+    assert [(case.seed, case.failure) for case in cases] == [
+        (1, "2 graphs"),
+        (2, "2 graphs"),
+        (3, "1 graphs"),
+    ]
+
+
+def test_every_feature_of_a_plan_is_drawn() -> None:
+    seen: set[str] = set()
+    for seed in range(150):
+        seen |= draw(seed).features
+        if seen >= PLAN_FEATURES | {"every cycle compared", "random stalls"}:
+            break
+    assert seen >= PLAN_FEATURES | {"every cycle compared", "random stalls"}
+    assert seen <= FEATURES | PLAN_FEATURES | {"every cycle compared", "random stalls"}
 
 
 def test_a_fault_is_seen(monkeypatch) -> None:
-    from xnorforge.sim import fuzz
-
     right = fuzz.evaluate
 
     def wrong(network, images):
@@ -30,3 +79,46 @@ def test_a_fault_is_seen(monkeypatch) -> None:
 
     monkeypatch.setattr(fuzz, "evaluate", wrong)
     assert check(1).failure == "scores differ"
+
+
+def test_a_transfer_in_another_cycle_is_seen(monkeypatch) -> None:
+    seed = next(seed for seed in range(100) if draw(seed).timed)
+    late = draw(seed)
+    late.predicted.result[-1] += 1
+    monkeypatch.setattr(fuzz, "draw", lambda _: late)
+    assert check(seed).failure == "transfers in other cycles than predicted"
+
+
+def test_a_record_goes_on_where_it_was(tmp_path) -> None:
+    path = tmp_path / "fuzz.jsonl"
+    record = Record(path, "now")
+    record.add(Case(3, frozenset({"conv of bit"}), True))
+    record.add(Case(4, frozenset(), False, "scores differ"))
+    again = Record(path, "now")
+    assert again.cases == record.cases
+    # What failed is run again, what passed is not; of other sources nothing counts.
+    assert again.missing(2, 4) == [2, 4, 5]
+    assert Record(path, "later").missing(3, 1) == [3]
+    assert [json.loads(line)["seed"] for line in path.read_text().splitlines()] == [3, 4]
+    assert [case.seed for case in again.of(0, 4)] == [3]
+
+
+def test_a_run_in_pieces_is_recorded(tmp_path, capsys) -> None:
+    path = tmp_path / "fuzz.jsonl"
+    for first, seeds in ((0, 1), (0, 2)):
+        arguments = ["--first", f"{first}", "--count", f"{seeds}", "--jobs", "1"]
+        assert fuzz.main([*arguments, "--record", str(path)]) == 0
+    assert len(path.read_text().splitlines()) == 2
+    assert "2 networks" in capsys.readouterr().out
+
+
+def test_a_seed_that_raises_is_a_failure() -> None:
+    (case,) = fuzz.fuzz([-1], 1)
+    assert case.failure.startswith("ValueError: ")
+
+
+def test_a_seed_stands_for_one_case() -> None:
+    first, second = draw(5), draw(5)
+    assert first.network.digest() == second.network.digest()
+    assert first.plan == second.plan
+    assert np.array_equal(first.images, second.images)
