@@ -201,9 +201,9 @@ def test_tile_pool_every_transfer_is_predicted(seed):
     check_every_transfer(chain, 3, random_gaps(rng, frame_beats(chain, 3)))
 
 
-def line_buffer(side, stride, depth):
+def line_buffer(side, stride, depth, pads=(0, 0, 0, 0)):
     """A 3 x 3 window over a square map of one beat a pixel."""
-    walk = Walk(side, side, Window((3, 3), (stride, stride)))
+    walk = Walk(side, side, Window((3, 3), (stride, stride), pads=pads))
     depths = {"least": walk.min_depth, "bubble-free": walk.bubble_free_depth()}
     depths["between"] = sum(depths.values()) // 2
     return WindowConfig(
@@ -235,7 +235,19 @@ SIZES = [pytest.param(*line, marks=[] if line == (14, 2) else [pytest.mark.slow]
 def test_line_buffer_every_transfer_is_predicted(side, stride, depth, source):
     config = line_buffer(side, stride, depth)
     gaps = [0] * (3 * config.beats_in) if source == "always" else even_gaps(config, 3)
-    check_every_transfer([config], 3, gaps)
+    predicted = check_every_transfer([config], 3, gaps)
+    if source == "always":
+        firsts = predicted.result[:: config.beats_out]
+        assert firsts[2] - firsts[1] == predict([config]).interval_cycles
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_line_buffer_of_a_padded_map_every_transfer_is_predicted(stride, depth):
+    config = line_buffer(14, stride, depth, pads=(1, 1, 1, 1))
+    predicted = check_every_transfer([config], 3, [0] * (3 * config.beats_in))
+    firsts = predicted.result[:: config.beats_out]
+    assert firsts[2] - firsts[1] == predict([config]).interval_cycles
 
 
 @pytest.mark.parametrize(("side", "stride"), LINES)
