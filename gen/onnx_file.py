@@ -126,6 +126,7 @@ def _check(path: Path, nodes: list[onnx.NodeProto], opset: int, ir_version: int)
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = ir_version, {"": opset}
     for node in nodes:
+        _check_numbers(path, node)
         whole = len(node.input) == 2 and all(node.input) and len(node.output) == 1
         if node.domain in QUANT_DOMAINS and node.op_type == "BipolarQuant" and not whole:
             raise ModelError(f"{path}: {label(node)} needs a value, a scale and one output")
@@ -139,6 +140,19 @@ def _check(path: Path, nodes: list[onnx.NodeProto], opset: int, ir_version: int)
                     f"{path}: {label(node)} is no op of opset {opset}; check its domain"
                 ) from error
             raise ModelError(f"{path}: {label(node)} is malformed ({_short(error)})") from error
+
+
+def _check_numbers(path: Path, node: onnx.NodeProto) -> None:
+    """Attributes must be finite. Values of constants are looked at where they are used."""
+    if node.op_type == "Constant":
+        return
+    for attribute in node.attribute:
+        bad = [x for x in (attribute.f, *attribute.floats) if not math.isfinite(x)]
+        if bad:
+            raise ModelError(
+                f"{path}: {label(node)}: attribute {attribute.name!r} is {bad[0]}; every "
+                f"parameter must be finite"
+            )
 
 
 def _sorted(path: Path, graph: onnx.GraphProto, known: set[str]) -> list[onnx.NodeProto]:

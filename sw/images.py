@@ -280,4 +280,12 @@ def _as_batch(images: np.ndarray, shape: Any, where: str) -> np.ndarray:
         images = images[None]
     if images.size == 0:
         raise ImageError(f"{where}: holds no images (shape {images.shape})")
+    # Maps of as many elements in another order: channels first, or width before height.
+    if shape is not None and len(shape) == 3 and shape[2] > 1 and images.ndim == 4:
+        found = images.shape[1:]
+        if found != tuple(shape):
+            first = found == (shape[2], *shape[:2])
+            advice = "put the channels last" if first else "move the axes"
+            wanted = ", ".join(map(str, shape))
+            raise ImageError(f"{where}: images must be (N, {wanted}), not {images.shape}: {advice}")
     return images

@@ -315,6 +315,16 @@ def no_output(c):
 BAD = {
     "not ±s": (not_binary, ModelError, "MatMul_3.*weights of output 2 .*0.3172 to 1"),
     "nan": (with_nan, ModelError, "Add_4.*nan"),
+    "nan attribute": (
+        lambda c: two_layers(c).node("LeakyRelu", c.X, alpha=float("nan")).bipolar(),
+        ModelError,
+        "LeakyRelu_4.*attribute 'alpha' is nan",
+    ),
+    "infinite epsilon": (
+        lambda c: two_layers(c).batchnorm(*np.ones((4, M)), float("inf")).bipolar(),
+        ModelError,
+        "BatchNormalization_4.*attribute 'epsilon' is inf",
+    ),
     "infinite weights": (
         lambda c: c([1, K]).binary_input().node("MatMul", c.X, np.inf * W0.T),
         ModelError,

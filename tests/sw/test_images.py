@@ -248,6 +248,25 @@ def test_label_count_differs_from_images(tmp_path):
         load_images(path)
 
 
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ((5, 3, 6, 4), "images must be (N, 6, 4, 3), not (5, 3, 6, 4): put the channels last"),
+        ((3, 6, 4), "images must be (N, 6, 4, 3), not (1, 3, 6, 4): put the channels last"),
+        ((5, 4, 6, 3), "images must be (N, 6, 4, 3), not (5, 4, 6, 3): move the axes"),
+    ],
+)
+def test_maps_of_another_layout_are_refused(tmp_path, found, message):
+    path = tmp_path / "images.npy"
+    np.save(path, np.zeros(found, np.uint8))
+    with pytest.raises(ImageError, match=re.escape(f"{path}: {message}")):
+        load_images(path, shape=(6, 4, 3))
+    # A map of one channel has one order only, and flat images say nothing about theirs.
+    for one_channel in ((5, 1, 6, 4), (5, 24)):
+        np.save(path, np.zeros(one_channel, np.uint8))
+        assert load_images(path, shape=(6, 4, 1))[0].shape == one_channel
+
+
 def test_batch_of_no_images_is_refused(tmp_path):
     np.save(tmp_path / "a.npy", IMAGES[:0])
     with pytest.raises(ImageError, match="holds no images"):
