@@ -13,7 +13,7 @@ help:
 	@echo "make demo       trained network to Verilog, simulated board and bitstream"
 	@echo "make test       the tests of minutes (under 15 on 2 cores)"
 	@echo "make test-slow  the long tests too: place and route, whole test sets"
-	@echo "make fuzz       10,000 random networks, simulated against the reference (an hour)"
+	@echo "make fuzz       10,000 random networks in simulation, 300 in Verilator (an hour or two)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the figures of docs/results.md"
 	@echo "make clean      removes .venv and everything made"
@@ -28,7 +28,7 @@ test-slow: $(VENV)/.all
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "slow or routing or not slow"
 
 fuzz: $(VENV)/.all
-	@$(BIN)/python -m xnorforge.sim.fuzz --count 10000 --jobs $(JOBS)
+	@$(BIN)/python benchmarks/fuzz.py --jobs $(JOBS)
 
 lint: $(VENV)/.all
 	@$(BIN)/ruff check .

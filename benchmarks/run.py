@@ -38,6 +38,13 @@ CHAPTERS = {
         "The fastest plan that a board really holds: it was built, and one step up was built and "
         "failed. The same table is in resources.md, with how it is found.",
     ),
+    "fuzz": (
+        "Random graphs",
+        "Networks of random layers under random plans: every score and label against the plain "
+        "NumPy reference, and where nothing stalls the cycle of every transfer against the cycle "
+        "model. In Amaranth's simulator one by one, in Verilator as Verilog, many in one model, "
+        "with power-up values at random. `make fuzz` goes on where it stopped.",
+    ),
     "reference_executor": (
         "Reference executor",
         "Against float32 PyTorch and NumPy on networks of LFC's and CNV's size, interleaved in one "

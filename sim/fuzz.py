@@ -41,7 +41,19 @@ from xnorforge.sim.coverage import FEATURES, PLAN_FEATURES, coverage, plan_cover
 from xnorforge.sim.random_networks import random_images, random_network
 from xnorforge.sim.random_plans import random_plan
 
-__all__ = ["Case", "Draw", "Record", "check", "draw", "fuzz", "main", "sources_digest", "verdict"]
+__all__ = [
+    "Case",
+    "Draw",
+    "Record",
+    "check",
+    "coin",
+    "draw",
+    "fuzz",
+    "main",
+    "run_recorded",
+    "sources_digest",
+    "verdict",
+]
 
 _IMAGES = 3  # the least that show a steady pace
 _BOUND = 400_000  # cycles
