@@ -140,7 +140,7 @@ def _count(
             "xnorforge made it; compile the model again to see what each layer takes"
         )
     blocks = count_packed(owners, _packed(bundle, result, progress), family)
-    predicted = bundle.manifest["predicted"]["resources"]["parts"]
+    predicted = bundle.manifest["predicted"]["resources"].get("parts", {})
     return rows_of(blocks, layers, predicted, _routed(result, family))
 
 
