@@ -56,7 +56,8 @@ class CoreParts:
         held = 0
         for stage in self.stages:
             if isinstance(stage, MvuConfig):
-                held += stage.buffer_depth // stage.sf + stage.credits // stage.nf + 4
+                vectors = stage.buffer_depth // stage.sf + stage.credits // stage.nf
+                held += vectors * stage.reuse + 4
             elif isinstance(stage, WindowConfig):
                 held += stage.depth // (stage.height * stage.width) + 3
             elif isinstance(stage, WidthConverterConfig):

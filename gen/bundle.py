@@ -240,6 +240,8 @@ def _layer_record(layer: Layer, plan: LayerPlan | StreamPlan) -> dict[str, Any]:
             "pl": plan.pl,
             "fold_cycles": plan.image_cycles,
         }
+        if plan.reuse > 1:
+            record["reuse"] = plan.reuse
     elif isinstance(plan, StreamPlan):
         record |= {"op": plan.op, "lanes": plan.lanes}
     if plan.window is not None:

@@ -103,14 +103,18 @@ class ReuseStage(Stage):
 
     def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
         super().__init__(inputs, outputs)
-        self.config = config
+        # Of the config, whose properties are worked out anew each time.
+        self.sf, self.nf, self.groups = config.sf, config.nf, config.groups
+        self.reuse, self.batches, self.windows = config.reuse, config.batches, config.window_count
+        self.result_steps, self.credits = config.result_steps, config.credits
+        self.result_latency = config.result_latency
         self.in_beats = config.sf * config.vectors
         self.out_beats = config.nf * config.vectors
         self.span, self.words = config.sf * config.sets, config.result_words
         self.image_words = config.batches * self.words
         self.image_slots = config.batches * self.span
         self.reach = max(
-            -(-config.buffer_depth // self.image_slots), -(-config.credits // self.image_words)
+            -(-config.buffer_depth // self.image_slots), -(-self.credits // self.image_words)
         )
         self.released = config.read_delay + 1  # from a beat's last step to a free slot
         self.issued = -1  # the latest issue
@@ -118,43 +122,40 @@ class ReuseStage(Stage):
         self.slots = array("q", [0] * config.buffer_depth)  # from when each slot can be taken
         self.stored = array("q")  # cycle in which each result word comes
         self.freed = array("q")  # ... in which its last read is
-        self.reading = (0, 0, 0)  # batch, window in it and word of the next read
 
     def inner(self) -> list[tuple[Times, int]]:
         return [(self.stored, self.image_words), (self.slots, self.image_slots)]
 
     def advance(self) -> None:
-        # A read can free the place that a result waits for.
-        while self._compute() + self._read():
-            pass
+        self._free()
+        while self._compute():
+            self._free()
+        self._offer()
         self._accept()
 
     def _live(self, batch: int) -> int:
         """Windows of a batch."""
-        c = self.config
-        return min(c.reuse, c.window_count - batch % c.batches * c.reuse)
+        return min(self.reuse, self.windows - batch % self.batches * self.reuse)
 
     def _window(self, batch: int, window: int) -> int:
         """Number of a batch's window since the first image."""
-        c = self.config
-        frame, place = divmod(batch, c.batches)
-        return frame * c.window_count + place * c.reuse + window
+        frame, place = divmod(batch, self.batches)
+        return frame * self.windows + place * self.reuse + window
 
     # --- rows ------------------------------------------------------------------------------
 
     def _compute(self) -> int:
         """Steps of results, whose last ones have places; how many results."""
-        c = self.config
-        first_pass, before = c.sf * c.groups, len(self.stored)
+        first_pass, before = self.sf * self.groups, len(self.stored)
         while True:
             word = len(self.stored)
             batch, place = divmod(word, self.words)
-            which, fold = divmod(place, c.nf)
-            owed = word - c.credits
+            which, fold = divmod(place, self.nf)
+            owed = word - self.credits
             credit = 0 if owed < 0 else None
             if 0 <= owed < len(self.freed):
                 credit = self.freed[owed] + 1
-            replayed = c.result_steps
+            replayed = self.result_steps
             if fold == 0:
                 replayed -= first_pass
                 if not self._first_pass(batch, which, credit):
@@ -164,66 +165,65 @@ class ReuseStage(Stage):
                     break
                 start = self.issued + replayed - first_pass
                 self.issued = max(start + first_pass, credit)
-                if fold == c.nf - 1:
-                    first = start + c.groups + self.released
-                    self.slots.extend(range(first, first + (c.sf - 1) * c.groups, c.groups))
+                if fold == self.nf - 1:
+                    first = start + self.groups + self.released
+                    self.slots.extend(
+                        range(first, first + (self.sf - 1) * self.groups, self.groups)
+                    )
                     self.slots.append(self.issued + self.released)
             self.sf_done = 0
-            self.stored.append(self.issued + c.result_latency)
+            self.stored.append(self.issued + self.result_latency)
         return len(self.stored) - before
 
     def _first_pass(self, batch: int, which: int, credit: int | None) -> bool:
         """Steps of a vector's first pass; whether all of them are known."""
-        c = self.config
-        wait = c.groups - 1
-        one_pass = c.result_steps == c.sf * c.groups
-        end = c.sf - 1 if one_pass else c.sf
-        frees = one_pass and c.nf == 1
-        first = self._window(batch, self._live(batch) - 1) * self.span + which * c.sf
+        wait = self.groups - 1
+        one_pass = self.result_steps == self.sf * self.groups
+        end = self.sf - 1 if one_pass else self.sf
+        frees = one_pass and self.nf == 1
+        first = self._window(batch, self._live(batch) - 1) * self.span + which * self.sf
         for taken in self.inputs[first + self.sf_done : first + end]:
             self.issued = max(self.issued, taken) + 1 + wait
             self.sf_done += 1
             if frees:
                 self.slots.append(self.issued + self.released)
-        if self.sf_done == c.sf:
+        if self.sf_done == self.sf:
             return True
-        if self.sf_done < end or credit is None or first + c.sf > len(self.inputs):
+        if self.sf_done < end or credit is None or first + self.sf > len(self.inputs):
             return False
-        self.issued = max(max(self.issued, self.inputs[first + c.sf - 1]) + 1 + wait, credit)
-        self.sf_done = c.sf
+        self.issued = max(max(self.issued, self.inputs[first + self.sf - 1]) + 1 + wait, credit)
+        self.sf_done = self.sf
         if frees:
             self.slots.append(self.issued + self.released)
         return True
 
     # --- results and slots -----------------------------------------------------------------
 
-    def _read(self) -> int:
-        """Reads of the result store; how many."""
-        batch, window, word = self.reading
-        before = len(self.offers)
-        while len(self.offers) <= len(self.outputs):
-            live = self._live(batch)
-            place = batch * self.words + word
-            if place >= len(self.stored):
-                break
+    def _offer(self) -> None:
+        """Results of a batch's windows, each window's words in order."""
+        while True:
+            batch, rest = self._batch_of(len(self.offers), self.words)
+            word, first = rest % self.words, batch * self.words
+            known = self.stored[first + word : first + self.words]
+            # The beat before it can delay a read, but never more than the stream does anyway.
+            self.offers.extend([time + 2 for time in known])
+            if not known:
+                return
+
+    def _free(self) -> None:
+        """Reads of a batch's last window: each when the beat before it leaves, at the earliest."""
+        while (place := len(self.freed)) < len(self.stored):
+            batch, word = divmod(place, self.words)
+            before = self._window(batch, self._live(batch) - 1) * self.words + word - 1
+            if before >= len(self.outputs):
+                return
             time = self.stored[place] + 1
-            if self.offers and self.outputs[len(self.offers) - 1] > time:
-                time = self.outputs[len(self.offers) - 1]
-            self.offers.append(time + 1)
-            if window == live - 1:
-                self.freed.append(time)
-            word += 1
-            if word == self.words:
-                word, window = 0, window + 1
-            if window == live:
-                window, batch = 0, batch + 1
-        self.reading = batch, window, word
-        return len(self.offers) - before
+            self.freed.append(max(time, self.outputs[before]) if before >= 0 else time)
 
     def _accept(self) -> None:
         """Beats of a batch's first window take slots, the others follow freely."""
         while True:
-            batch, rest = self._batch_of(len(self.accepts))
+            batch, rest = self._batch_of(len(self.accepts), self.span)
             if rest >= self.span:
                 self.accepts.extend([0] * (self._live(batch) * self.span - rest))
                 continue
@@ -232,9 +232,8 @@ class ReuseStage(Stage):
                 return
             self.accepts.extend(self.slots[slot : (batch + 1) * self.span])
 
-    def _batch_of(self, beat: int) -> tuple[int, int]:
-        """The batch of an input beat, and its number there."""
-        c = self.config
-        frame, place = divmod(beat, self.in_beats)
-        batch, rest = divmod(place, c.reuse * self.span)
-        return frame * c.batches + batch, rest
+    def _batch_of(self, beat: int, count: int) -> tuple[int, int]:
+        """The batch of a beat, of `count` a window, and its number there."""
+        frame, place = divmod(beat, self.windows * count)
+        batch, rest = divmod(place, self.reuse * count)
+        return frame * self.batches + batch, rest

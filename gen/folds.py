@@ -24,7 +24,7 @@ from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.folding import divisors
 from xnorforge.hw.store import SPRAM_FAMILIES
-from xnorforge.hw.structures import engine_for
+from xnorforge.hw.structures import SPREAD_BITS, engine_for
 from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.tile_pool import tiles
 
@@ -32,6 +32,8 @@ __all__ = ["Fold", "Folds"]
 
 # SIMD widths looked at per PE and PL, from the narrowest that is fast enough.
 _WIDER = 5
+# Windows that may share weight words.
+_REUSE = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
 @dataclass(frozen=True)
@@ -90,42 +92,54 @@ class Folds:
         """Cycles an image of all folds of a layer."""
         return {self._cycles(index, *widths) for widths in product(*self._widths[index])}
 
-    def within(self, index: int, interval: int | None) -> Iterator[Fold]:
+    def reusable(self) -> bool:
+        """Whether a layer has a choice of how many windows share its weights."""
+        return any(len(widths[3]) > 1 for widths in self._widths)
+
+    def within(self, index: int, interval: int | None, reuse: bool = False) -> Iterator[Fold]:
         """For each PE and PL the narrowest SIMD that is fast enough, and the next few: a wider
-        one costs more logic but may fill its memories better."""
-        rows, columns, planes = self._widths[index]
+        one costs more logic but may fill its memories better.
+
+        reuse: also narrower ones, which are fast enough with several windows at once.
+        """
+        rows, columns, planes, windows = self._widths[index]
         for pe, pl in product(rows, planes):
-            first = 0
-            while interval is not None and self._cycles(index, pe, columns[first], pl) > interval:
-                first += 1
-                if first == len(columns):
-                    break
-            for simd in columns[first : first + _WIDER]:
-                yield self._fold(index, pe, simd, pl)
+            enough = len(columns)
+            for together in windows if reuse else windows[:1]:
+                first = 0
+                while first < enough and not (
+                    interval is None
+                    or self._cycles(index, pe, columns[first], pl, together) <= interval
+                ):
+                    first += 1
+                for simd in columns[first : min(first + _WIDER, enough)]:
+                    yield self._fold(index, pe, simd, pl, together)
+                enough = first
 
     def _useful(self, index: int) -> tuple[list[int], ...]:
-        """Values of PE, SIMD and PL worth a look; of a pool, its lanes as SIMD."""
+        """Values of PE, SIMD, PL and reuse worth a look; of a pool, its lanes as SIMD."""
         layer = self.network.layers[index]
         fixed = self.overrides.get(layer.name, {})
         if isinstance(layer, Pool | Threshold):
-            found = ([1], divisors(layer.source.channels), [1])
+            found = ([1], divisors(layer.source.channels), [1], [1])
         elif isinstance(layer, Product):
             rows = layer.rows // layer.groups
             simd, pl = _useful_widths(layer.columns), _useful_widths(layer.source.bits)
             if isinstance(layer, Conv):
                 channels = layer.source.channels // layer.groups
                 whole = [channels * taps for taps in divisors(layer.window.taps)]
-                found = (divisors(rows), sorted({*divisors(channels), *whole}), pl)
+                reuse = [windows for windows in _REUSE if windows <= layer.vectors]
+                found = (divisors(rows), sorted({*divisors(channels), *whole}), pl, reuse)
             else:
-                found = (_useful_widths(rows), simd, pl)
+                found = (_useful_widths(rows), simd, pl, [1])
         else:
-            found = ([1], divisors(_shared_channels(layer)), [1])
+            found = ([1], divisors(_shared_channels(layer)), [1], [1])
         return tuple(
             [fixed[field]] if field in fixed else widths
             for field, widths in zip(FOLD_FIELDS, found, strict=True)
         )
 
-    def _cycles(self, index: int, pe: int, simd: int, pl: int) -> int:
+    def _cycles(self, index: int, pe: int, simd: int, pl: int, reuse: int) -> int:
         layer = self.network.layers[index]
         if isinstance(layer, Pool):
             return _window_cycles(layer, simd)
@@ -134,16 +148,18 @@ class Folds:
         if isinstance(layer, Add | Concat):
             return layer.output.pixels * _beats(layer, simd)
         assert isinstance(layer, Product)
-        folds = -(-layer.rows // layer.groups // pe) * -(-layer.columns // simd)
-        steps = folds * -(-layer.source.bits // pl) * layer.weight_type.planes
-        cycles = layer.vectors * layer.groups * steps
+        results, beats = -(-layer.rows // layer.groups // pe), -(-layer.columns // simd)
+        steps = results * beats * -(-layer.source.bits // pl) * layer.weight_type.planes
+        cycles = -(-layer.vectors // reuse) * layer.groups * steps
+        if reuse > 1:  # windows come and results leave one after the other
+            cycles = max(cycles, layer.vectors * layer.groups * max(results, beats))
         if isinstance(layer, Conv):
             cycles = max(cycles, _window_cycles(layer, _window_lanes(layer, simd)))
         return cycles
 
-    def _make(self, index: int, pe: int, simd: int, pl: int) -> Fold:
+    def _make(self, index: int, pe: int, simd: int, pl: int, reuse: int) -> Fold:
         layer = self.network.layers[index]
-        cycles = self._cycles(index, pe, simd, pl)
+        cycles = self._cycles(index, pe, simd, pl, reuse)
         if isinstance(layer, Pool):
             return self._pool(layer, simd, cycles)
         if isinstance(layer, Threshold):
@@ -152,7 +168,8 @@ class Folds:
             return self._join(layer, simd, cycles)
         assert isinstance(layer, Product)
         fixed = self.overrides.get(layer.name, {})
-        measured = engine_for(self.family, simd)
+        spread = self.network.weight_bits >= SPREAD_BITS
+        measured = engine_for(self.family, simd, spread=spread)
         plan = LayerPlan.of(
             layer,
             pe=pe,
@@ -166,11 +183,13 @@ class Folds:
             window=self._window(layer, _window_lanes(layer, simd))
             if isinstance(layer, Conv)
             else None,
+            reuse=reuse,
         )
         config = plan.mvu_config(self.family, layer)
         if layer.levels > 1:
             serial = ThresholdConfig.behind(config, layer.levels, method="serial")
-            if serial.interval <= config.result_steps:
+            # Results of several windows leave in a row, at this pace on average.
+            if serial.interval * reuse <= config.result_steps:
                 plan = replace(plan, method="serial")
         stores = tuple(
             {

@@ -17,7 +17,7 @@ from xnorforge.hw.window import WindowConfig
 
 __all__ = ["ENGINE_FIELDS", "FOLD_FIELDS", "STORE_FIELDS", "read_overrides"]
 
-FOLD_FIELDS = ("pe", "simd", "pl")
+FOLD_FIELDS = ("pe", "simd", "pl", "reuse")
 STORE_FIELDS = ("weight_store", "preset_store", "buffer_store")
 ENGINE_FIELDS = {"structure": STRUCTURES, "pipeline": PIPELINES}
 STORE_KINDS = {
@@ -99,7 +99,8 @@ def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> 
         known = ", ".join((*FOLD_FIELDS, *STORE_FIELDS, *ENGINE_FIELDS, *own))
         raise PlanError(f"{where}: unknown field {field!r}; the fields are {known}")
     rows = layer.rows // layer.groups
-    limit = {"pe": rows, "simd": layer.columns, "pl": layer.source.bits}[field]
+    limits = {"pe": rows, "simd": layer.columns, "pl": layer.source.bits, "reuse": layer.vectors}
+    limit = limits[field]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
         raise PlanError(f"{where}: {field} must be an integer from 1 to {limit}, not {value!r}")
 

@@ -176,7 +176,7 @@ class LayerPlan(Folding):
     layer. structure, pipeline: the popcounts' (`hw.popcount`); "": the measured choice of the day,
     which a plan made by the planner names. rows, columns: of one of `sets` weight matrices.
     planes: of a weight. vectors: windows an image. method: how several thresholds a row are
-    compared, as in `ThresholdConfig`.
+    compared, as in `ThresholdConfig`. reuse: windows worked on at once with the same weights.
     """
 
     name: str
@@ -198,6 +198,7 @@ class LayerPlan(Folding):
     vectors: int = 1
     window: WindowPlan | None = None
     method: str = "parallel"
+    reuse: int = 1
 
     @classmethod
     def of(cls, layer: Product, **choices: Any) -> "LayerPlan":
@@ -217,12 +218,12 @@ class LayerPlan(Folding):
 
     @property
     def folds(self) -> list[int]:
-        return [self.pe, self.simd, self.pl]
+        return [self.pe, self.simd, self.pl, *([self.reuse] if self.reuse > 1 else [])]
 
     @property
     def image_cycles(self) -> int:
         """Engine cycles an image."""
-        return self.vectors * self.sets * self.fold_cycles
+        return -(-self.vectors // self.reuse) * self.sets * self.fold_cycles
 
     def mvu_config(self, family: str, layer: Product) -> MvuConfig:
         """The MatrixVectorUnit of this layer on a family."""
@@ -241,6 +242,7 @@ class LayerPlan(Folding):
             buffer_store=self.buffer_store,
             structure=self.structure,
             pipeline=self.pipeline,
+            reuse=self.reuse,
             **_extras(layer),
         )
 
@@ -371,6 +373,8 @@ def _told(plan: LayerPlan | StreamPlan) -> dict[str, Any]:
     plain = {"sets": 1, "planes": 1, "vectors": 1, "window": None, "method": "parallel"}
     if isinstance(plan, StreamPlan):
         plain["store"] = "block"
+    else:
+        plain["reuse"] = 1
     return {
         name: value
         for name, value in dataclasses.asdict(plan).items()

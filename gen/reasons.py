@@ -97,10 +97,9 @@ def _shape(config: MvuConfig, field: str) -> StoreConfig:
     elif field == "preset_store":
         found = config.preset_config
     else:
-        return StoreConfig(
-            config.simd * config.input_bits, config.buffer_depth, "block", config.family
-        )
-    return StoreConfig(found.width, found.depth, "block", config.family)
+        width = config.reuse * config.simd * config.input_bits
+        return StoreConfig(width, config.buffer_depth, "block", config.family)
+    return StoreConfig(found.width, found.depth, "block", config.family, found.readers)
 
 
 def _taken(shape: StoreConfig, kind: str, used: Resources) -> str:

@@ -124,11 +124,15 @@ def engine_terms(config: MvuConfig, elements: ElementTables) -> Terms:
     sums = _plane_sums(config.simd, config.input_bits, config.pl)
     adders = [width - low for width, low in sums]
     bits = config.score_bits if config.scores else 1
-    queue = config.credits * config.pe * bits
+    queue = config.credits * config.pe * bits if config.reuse == 1 else 0
+    rows = config.pe * config.reuse
     counters = [
         counter_bits(n) for n in (config.nf, config.sf, config.groups, config.nf * config.sf)
     ]
     counters += [level_bits(config.buffer_depth), level_bits(config.credits)]
+    if config.windows is not None and config.borders > 1 and config.reuse > 1:
+        places = (config.windows.width, config.windows.height, config.preset_config.depth)
+        counters += [counter_bits(count) for count in places] * config.reuse
     delay = config.issue_latency + config.pe_config.control_latency
     controls = delay * (2 + (2 if config.groups > 1 else 0)) + config.latency
     controls += config.read_delay * (3 + counter_bits(config.groups))
@@ -138,23 +142,27 @@ def engine_terms(config: MvuConfig, elements: ElementTables) -> Terms:
     accumulator = config.acc_width
     if config.scores:
         accumulator = config.score_bits - (config.input_kind == "bit")
-    own = config.pe * (accumulator + _plane_registers(config, sums))
+    own = rows * (accumulator + _plane_registers(config, sums))
     spare = config.pe_config.has_spare
     chains = sum(chain(width, config.family) for width in (accumulator + spare, *adders))
     return Counter(
         {
-            "match.cells": config.pe * elements.tree("cells", config.simd, config.pl),
-            "match.flipflops": config.pe * elements.tree("flipflops", config.simd, config.pl),
-            "match.carries": config.pe * elements.tree("carries", config.simd, config.pl),
-            "accumulate": config.pe * (accumulator + sum(adders)),
-            "accumulate.carries": config.pe * chains,
-            "elements": config.pe * (1 + len(sums)),
+            "match.cells": rows * elements.tree("cells", config.simd, config.pl),
+            "match.flipflops": rows * elements.tree("flipflops", config.simd, config.pl),
+            "match.carries": rows * elements.tree("carries", config.simd, config.pl),
+            "accumulate": rows * (accumulator + sum(adders)),
+            "accumulate.carries": rows * chains,
+            "elements": rows * (1 + len(sums)),
             "engine": 1,
             "count": sum(counters),
             "count.carries": sum(chain(width, config.family) for width in counters),
-            "registers": own + queue + config.credits + sum(counters) + controls,
+            "registers": own
+            + queue
+            + config.credits * (config.reuse == 1)
+            + sum(counters)
+            + controls,
             "lone": queue + controls,
-            "choose": (config.credits - 1) * config.pe * bits,
+            "choose": max(0, queue - config.pe * bits),
         }
     )
 
@@ -208,11 +216,41 @@ def buffer_terms(config: MvuConfig, kind: str) -> Terms:
     )
     if config.input_kind == "int":
         terms["choose"] += config.simd
+    for _ in range(config.reuse):
+        if kind == "lut":
+            terms.update(lut_memory(width, depth, config.family))
+        if config.groups > 1:
+            terms["registers"] += config.simd * config.pl
+            terms["choose"] += config.simd * config.pl * selector_tables(config.groups)
+    if config.reuse > 1:
+        more = (config.reuse - 1) * width
+        terms.update(registers=more, lone=more if kind == "block" else 0)
+        terms.update(_batch_terms(config, kind))
+    return terms
+
+
+def _batch_terms(config: MvuConfig, kind: str) -> Terms:
+    """What an engine of several windows has more: counters of its buffer, the result store."""
+    results = config.result_config
+    width = results.lanes * results.width
+    batch = [counter_bits(config.reuse)] * 2
+    if config.window_count % config.reuse:
+        batch += [counter_bits(config.batches)] * 2
+    counters = [*batch, counter_bits(config.buffer_depth), counter_bits(config.sets)]
+    counters += [counter_bits(results.depth)] * 3 + [level_bits(results.depth)]
+    counters.append(counter_bits(results.words))
+    # Reads of a block RAM hold its latch; those of other memories take a register.
+    read = counter_bits(results.lanes) + 1 + (width if kind == "lut" else 0)
+    terms: Terms = Counter(
+        {
+            "count": sum(counters),
+            "count.carries": sum(chain(bits, config.family) for bits in counters),
+            "registers": sum(counters) + read,
+            "choose": results.width * selector_tables(results.lanes) + config.reuse,
+        }
+    )
     if kind == "lut":
-        terms.update(lut_memory(width, depth, config.family))
-    if config.groups > 1:
-        terms["registers"] += config.simd * config.pl
-        terms["choose"] += config.simd * config.pl * selector_tables(config.groups)
+        terms.update(lut_memory(width, results.depth, config.family))
     return terms
 
 
@@ -247,12 +285,13 @@ def store_terms(config: StoreConfig) -> Terms:
     if config.depth == 1:
         terms.update(registers=config.width, lone=config.width)
         return terms
-    terms["registers"] += (config.latency - 1) * config.address_bits
-    terms["lone"] += (config.latency - 1) * config.address_bits
+    later = config.readers * (config.latency - 1) * config.address_bits
+    terms["registers"] += later
+    terms["lone"] += later
     shapes = Counter((bits, config.banks(column)) for column, bits in enumerate(config.columns))
     for (bits, banks), count in shapes.items():
         for name, value in _column(config, bits, banks).items():
-            terms[name] += count * value
+            terms[name] += config.readers * count * value
     return terms
 
 

@@ -284,14 +284,19 @@ def _mvu_store(
     config: MvuConfig, field: str, kind: str, elements: ElementTables
 ) -> tuple[Terms, Resources]:
     if field == "buffer_store":
-        terms = buffer_terms(config, kind)
-        width, depth = config.simd * config.input_bits, config.buffer_depth
-        blocks = memory_blocks(width, depth, config.family) if kind == "block" else 0
+        terms, blocks = buffer_terms(config, kind), 0
+        if kind == "block":
+            width, depth = config.simd * config.input_bits, config.buffer_depth
+            blocks = config.reuse * memory_blocks(width, depth, config.family)
+            if config.reuse > 1:
+                results = config.result_config
+                width = results.lanes * results.width
+                blocks += memory_blocks(width, results.depth, config.family)
         return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
     if field == "weight_store" and kind == "const":
         return constant_weight_terms(config, elements), Resources()
     known = config.weight_config if field == "weight_store" else config.preset_config
-    return _store(StoreConfig(known.width, known.depth, kind, config.family))
+    return _store(StoreConfig(known.width, known.depth, kind, config.family, known.readers))
 
 
 def _store(config: StoreConfig) -> tuple[Terms, Resources]:

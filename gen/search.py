@@ -108,6 +108,7 @@ class Search:
         self._shallow = self._folds
         if any(isinstance(layer, Conv | Pool) for layer in network.layers):
             self._shallow = Folds(network, family, overrides, constant, shallow=True)
+        self._reuse = False
         self.linked = linked
         scores_bits = network.layers[-1].output.bits
         self.head = HeadConfig(
@@ -165,13 +166,19 @@ class Search:
 
         It fits the capacity if any weighting of blocks against cells gives one that does, or a
         mixture of the two weightings between which blocks and cells change sides. SPRAM is used
-        only where nothing fits without it: a core without it powers up with its model.
+        only where nothing fits without it: a core without it powers up with its model. Weights
+        serve several windows at once only where nothing fits without that either.
         """
         if self.capacity.sprams:
             plain = self.within(replace(self.capacity, sprams=0))._best(interval)
             if plain.resources.fits(self.capacity):
                 return plain
-        return self._best(interval)
+        found = self._best(interval)
+        if interval is None or found.resources.fits(self.capacity) or not self._folds.reusable():
+            return found
+        other = copy(self)
+        other._reuse = True
+        return min(found, other._best(interval), key=lambda chain: self._excess(chain.resources))
 
     def _best(self, interval: int | None) -> Chain:
         weight, low, high = 1.0, _LOWEST_WEIGHT, _HIGHEST_WEIGHT
@@ -221,7 +228,7 @@ class Search:
     def _priced(self, index: int, interval: int | None, weight: float) -> list[_Choice]:
         """The cheapest folds of a layer that are fast enough, their stores chosen."""
         found: dict[int, list[_Choice]] = {}
-        for fold in self._folds.within(index, interval):
+        for fold in self._folds.within(index, interval, self._reuse):
             if not fold.stores:
                 choice = _Choice(self.price(fold.engine, weight), fold, (), 0)
                 found.setdefault(0, []).append(choice)

@@ -325,14 +325,12 @@ class MvuConfig(Folding, MvuNumbers):
         """Depth of the output queue: hides the pipeline at one result per `result_steps`.
 
         Of several windows at once: of the result store, which holds a batch's words until its
-        last window's leave.
+        last window's leave; in block RAM two batches, which take no more of them.
         """
-        hidden = self.latency + 1
+        hidden = -(-(self.latency + 1) // self.result_steps)
         if self.reuse == 1:
-            return -(-hidden // self.result_steps)
+            return hidden
         words = self.result_words
-        return (
-            words
-            + min(words, -(-(self.reuse - 2) * words // self.result_steps))
-            + (-(-hidden // self.result_steps))
-        )
+        if self.buffer_store == "block":
+            return words + max(words, hidden)
+        return words + hidden + min(words, -(-(self.reuse - 2) * words // self.result_steps))

@@ -87,6 +87,9 @@ PLAN_GROUPS = {
         *(f"one of the {what} at a time" for what in _FOLDS),
         "weight planes in turn",
         "weight sets in turn",
+        "weights for several windows",
+        "windows in batches, whole batches",
+        "windows in batches, a short batch last",
         "image beats not filled",
         "channels in turn",
     ),
@@ -246,7 +249,7 @@ def _engine_features(plan: LayerPlan) -> set[str]:
         f"input buffer in {plan.buffer_store}",
     }
     sizes = (plan.rows, plan.columns, plan.input_bits)
-    for what, size, width in zip(_FOLDS, sizes, plan.folds, strict=True):
+    for what, size, width in zip(_FOLDS, sizes, (plan.pe, plan.simd, plan.pl), strict=True):
         if size == 1:
             continue
         if width == size:
@@ -259,6 +262,9 @@ def _engine_features(plan: LayerPlan) -> set[str]:
         found.add("weight planes in turn")
     if plan.sets > 1:
         found.add("weight sets in turn")
+    if plan.reuse > 1:
+        short = "a short batch last" if plan.vectors % plan.reuse else "whole batches"
+        found |= {"weights for several windows", f"windows in batches, {short}"}
     return found
 
 

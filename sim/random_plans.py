@@ -68,6 +68,7 @@ def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamP
         buffer_store=rng.choice(["block", "lut"]),
         window=window,
         method=method,
+        reuse=rng.randint(1, min(layer.vectors, 5)) if rng.random() < 0.5 else 1,
     )
 
 
