@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,3 +124,25 @@ def test_a_seed_stands_for_one_case() -> None:
     assert first.network.digest() == second.network.digest()
     assert first.plan == second.plan
     assert np.array_equal(first.images, second.images)
+
+
+def test_the_table_counts_what_passed() -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
+    spec = importlib.util.spec_from_file_location("fuzz_table", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    cases = [
+        Case(0, frozenset({"conv of bit", "fork"}), True),
+        Case(1, frozenset({"conv of bit"}), False),
+        Case(2, frozenset({"fork"}), False, "scores differ"),
+    ]
+    found = module.summary(cases)
+    assert found == {
+        "passed": 2,
+        "timed": 1,
+        "failures": {"2": "scores differ"},
+        "features": {"conv of bit": 2, "fork": 1},
+    }
+    table = module.markdown({"Amaranth": {"asked": 5, **found}, "Verilator": {"asked": 0, **found}})
+    assert "| Amaranth | 2 of 5 so far | 1 | 1 | 1 |" in table
+    assert "conv of bit 4, " in table and "are below 100" in table
