@@ -125,6 +125,7 @@ class LineBuffers:
     left: Resources
     _buffers: list[_Buffer] = field(init=False)
     _parts: CoreParts = field(init=False)
+    _too_fast: int | None = field(init=False, default=None)  # for the shallowest of all
 
     def __post_init__(self) -> None:
         self._buffers = list(self._found())
@@ -176,13 +177,20 @@ class LineBuffers:
                 pace = found
                 self._take({buffer.name: fitting[-1]})
 
+    def shrink_all(self, wanted: int) -> bool:
+        """All as shallow as they can be, if the core still takes at most `wanted` cycles then."""
+        least = {buffer.name: 0 for buffer in self._buffers if buffer.at}
+        if not least or wanted == self._too_fast or not self._fits(least):
+            return False
+        if self._pace(least, wanted) != wanted:
+            self._too_fast = wanted
+            return False
+        self._take(least)
+        return True
+
     def shrink(self, wanted: int) -> None:
         """Shallower as far as the core still takes at most `wanted` cycles an image."""
-        least = {buffer.name: 0 for buffer in self._buffers if buffer.at}
-        if not least:
-            return
-        if self._fits(least) and self._pace(least, wanted) == wanted:
-            self._take(least)
+        if self.shrink_all(wanted):
             return
         for buffer in sorted(self._buffers, key=self._saving, reverse=True):
             low, high = 0, buffer.at

@@ -55,6 +55,7 @@ def make_plan(
     clock_hz: float | None = None,
     weights: str = "loadable",
     pins: Mapping[str, str] | None = None,
+    searches: dict[str, Search] | None = None,
 ) -> Plan:
     """Lay a network out on a board, or on a bare device.
 
@@ -66,6 +67,8 @@ def make_plan(
     clock_hz: instead of the board's own (rounded to what its PLL can make).
     weights: "loadable": the driver can exchange them for those of another model of this shape;
     "constant": they may become logic, where that is cheaper, and belong to the circuit.
+    searches: what calls for the same network, overrides and weights have found out, by family;
+    they add to it.
     Raises PlanError when the target cannot be met, naming what limits it.
     """
     if goal not in GOALS:
@@ -82,6 +85,7 @@ def make_plan(
         clock_hz=clock_hz,
         weights=weights,
         pins=pins,
+        searches=searches,
     )
     if fps is not None:
         return planner.for_rate(fps)
@@ -99,6 +103,7 @@ def planner_for(
     clock_hz: float | None = None,
     weights: str = "loadable",
     pins: Mapping[str, str] | None = None,
+    searches: dict[str, Search] | None = None,
 ) -> "Planner":
     """The planner of a network on a site, with settings as of `make_plan`, all checked."""
     if link not in LINKS:
@@ -118,7 +123,9 @@ def planner_for(
         baud_divisor(site.clock_hz, baud or site.baud)
     checked = read_overrides(overrides, network, site.device)
     constant = weights == "constant"
-    return Planner(network, site, link, baud or site.baud, checked, constant=constant)
+    return Planner(
+        network, site, link, baud or site.baud, checked, constant=constant, searches=searches
+    )
 
 
 def link_interval(network: Network, clock_hz: float, baud: int) -> int:
@@ -171,7 +178,7 @@ class _Site:
 class Planner:
     """One network on one site.
 
-    relative: a planner of the same network elsewhere, whose work is used again.
+    searches: by family those of planners of the same network elsewhere, and this one's.
     """
 
     def __init__(
@@ -183,7 +190,7 @@ class Planner:
         overrides: Mapping[str, Mapping[str, Any]],
         *,
         constant: bool = False,
-        relative: "Planner | None" = None,
+        searches: dict[str, Search] | None = None,
     ) -> None:
         self.network = network
         self.site = site
@@ -195,13 +202,14 @@ class Planner:
         linked = site.board is not None
         self.shell = resources.shell(self.family) if linked else resources.core(self.family)
         self.room = resources.capacity(site.device) - self.shell
-        self.search: Search
-        if relative is not None and relative.family == self.family:
-            self.search = relative.search.within(self.room, linked=linked)
+        self._searches: dict[str, Search] = {} if searches is None else searches
+        if self.family in self._searches:
+            self.search = self._searches[self.family].within(self.room, linked=linked)
         else:
             self.search = Search(
                 network, self.family, self.room, overrides, constant, linked=linked
             )
+            self._searches[self.family] = self.search
 
     # --- goals -----------------------------------------------------------------------------
 
@@ -227,6 +235,8 @@ class Planner:
                 return None
             # The exact model sees what single stages do not: bubbles between them.
             laid = self._laid_out(chain, wanted)
+            if not laid.plan.forks and laid.shrink_all(wanted):
+                return self._finished(chain, laid, None)
             parts = core_parts(self.network, laid.planned())
             interval = paced_interval(parts, wanted) or predict(parts).interval_cycles
             if interval <= wanted:
@@ -304,7 +314,8 @@ class Planner:
         """The plan with queues that cost no time and buffers no deeper than `wanted` needs."""
         plan = with_queues(self.network, buffers.planned())
         if wanted is not None:
-            buffers = self._buffers(plan, buffers.left)
+            if plan.forks:
+                buffers = self._buffers(plan, buffers.left)
             buffers.shrink(wanted)
         reasons = store_reasons(chain, self.network, self.family, self.room, self.overrides)
         lines = tuple((f"{name}.lines", reason) for name, reason in buffers.reasons().items())
@@ -396,7 +407,6 @@ class Planner:
             and _most_bits(site.device) >= bits
             and (site.device.spram_blocks or not spram)
         ]
-        relatives = {self.family: self}
         for site in sorted(sites, key=lambda site: (site.board is None, site.device.luts)):
             planner = Planner(
                 self.network,
@@ -405,9 +415,8 @@ class Planner:
                 self.baud,
                 self.overrides,
                 constant=self.constant,
-                relative=relatives.get(site.device.family.name, self),
+                searches=self._searches,
             )
-            relatives[planner.family] = planner
             if works(planner):
                 return f"; {site.name} would hold it"
         return "; no board or device known here would hold it"

@@ -110,6 +110,8 @@ class Search:
             self._shallow = Folds(network, family, overrides, constant, shallow=True)
         self._reuse = False
         self.linked = linked
+        # What `best` found, here and at every relative: `within`.
+        self._known: dict[tuple[int | None, Resources, bool], Chain] = {}
         scores_bits = network.layers[-1].output.bits
         self.head = HeadConfig(
             classes=network.classes,
@@ -155,6 +157,12 @@ class Search:
 
         Where it does not fit, and where any interval will do, its line buffers are the shallowest.
         """
+        key = interval, self.capacity, self.linked
+        if key not in self._known:
+            self._known[key] = self._cheapest(interval)
+        return self._known[key]
+
+    def _cheapest(self, interval: int | None) -> Chain:
         if interval is not None or self._shallow is self._folds:
             chain = self.deep(interval)
             if chain.resources.fits(self.capacity) or self._shallow is self._folds:

@@ -95,13 +95,14 @@ def inspect(
     network = _load(model, input_scale, input_offset, pixel, topology)
     fits: dict[str, Any] = {}
     seen: dict[tuple[Any, ...], dict[str, Any] | PlanError] = {}
+    searches: dict[str, Any] = {}
     with steps("Looking at boards"):
         for name, board in BOARDS.items():
             # Boards of one device, clock and baud rate differ in their pins only.
             site = (board.device.name, board.clock_hz, board.baud, "rx" in board.pins)
             if site not in seen:
                 try:
-                    plan = make_plan(network, board=name)
+                    plan = make_plan(network, board=name, searches=searches)
                 except PlanError as error:
                     seen[site] = error
                 else:

@@ -128,6 +128,14 @@ def test_overrides_are_kept(tmp_path) -> None:
         assert plan.layers[3].simd == 7
 
 
+def test_what_other_boards_found_out_changes_no_plan() -> None:
+    searches = {}
+    for board in ("icebreaker", "fomu-hacker", "ulx3s-85f", "ecpix5-45", "icebreaker"):
+        plan = make_plan(TFC, board=board, searches=searches)
+        assert plan == make_plan(TFC, board=board)
+    assert set(searches) == {"ice40", "ecp5"}
+
+
 def test_override_limits_the_rate() -> None:
     with pytest.raises(PlanError, match=r"'fc1' takes 4096 cycles as its overrides fix it"):
         make_plan(TFC, board="ulx3s-85f", fps=1e6, overrides={"fc1": {"pe": 1, "simd": 1}})
