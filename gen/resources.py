@@ -5,7 +5,8 @@ Counts are packed ones, as nextpnr gives them: iCE40 logic cells (LUT, carry and
 one), LUT4 elsewhere (carry and LUT RAM included) with flip-flops beside. Block RAM, SPRAM and LUT
 RAM follow from the memories' shapes and are exact. The rest is a sum of terms, counted by
 `gen.resource_terms`, times coefficients in `data/resources.toml`, which
-`benchmarks/resource_model.py` fits to packed counts; docs/resources.md has the fit and its error.
+`benchmarks/resource_model.py` fits to packed counts; those of what lies between engines are in
+`data/streams.toml` (`benchmarks/stream_cells.py`). docs/resources.md has the fits and their error.
 """
 
 from __future__ import annotations
@@ -35,15 +36,7 @@ from xnorforge.gen.resource_terms import (
     head_terms,
     store_terms,
 )
-from xnorforge.gen.stream_terms import (
-    add_terms,
-    concat_terms,
-    fork_terms,
-    pool_terms,
-    threshold_terms,
-    tile_pool_terms,
-    window_terms,
-)
+from xnorforge.gen.stream_terms import stream_terms
 from xnorforge.hw.add import AddConfig
 from xnorforge.hw.concat import ConcatConfig
 from xnorforge.hw.fork import ForkConfig
@@ -66,6 +59,7 @@ __all__ = [
     "ELEMENT_TABLES",
     "FITTED",
     "LIMITS",
+    "STREAM_COEFFICIENTS",
     "Model",
     "Resources",
     "block",
@@ -94,6 +88,7 @@ ELEMENT_TABLES = ("elements", "plane_elements", "constant_elements")
 """Tables of resources.toml, in the order of `ElementTables`."""
 
 COEFFICIENTS = Path(__file__).with_name("data") / "resources.toml"
+STREAM_COEFFICIENTS = COEFFICIENTS.with_name("streams.toml")
 
 
 @dataclass(frozen=True)
@@ -169,6 +164,7 @@ def load_model(family: str) -> Model:
         for table in ELEMENT_TABLES
     )
     weights = {kind: item[kind] for kind in FITTED}
+    weights["cells"] = weights["cells"] | tomllib.loads(STREAM_COEFFICIENTS.read_text())[family]
     fills = item["fill"], item["lut_ram_fill"]
     return Model(weights, ElementTables(*elements), item["shell_blocks"], *fills)
 
@@ -260,20 +256,18 @@ def block_terms(
         return head_terms(config), Resources()
     if isinstance(config, WindowConfig):
         return _window(config)
-    if isinstance(config, PoolConfig):
-        return pool_terms(config, family), Resources()
+    if isinstance(config, PoolConfig | ConcatConfig):
+        return stream_terms(config, family), Resources()
     if isinstance(config, TilePoolConfig):
         return _tile_pool(config)
     if isinstance(config, ThresholdConfig):
         terms, exact = _store(config.store_config)
-        return _sum(threshold_terms(config), terms), exact
+        return _sum(stream_terms(config, family), terms), exact
     if isinstance(config, AddConfig):
         stored: tuple[Terms, Resources] = (Terms(), Resources())
         if config.store_config is not None:
             stored = _store(config.store_config)
-        return _sum(add_terms(config), stored[0]), stored[1]
-    if isinstance(config, ConcatConfig):
-        return concat_terms(config), Resources()
+        return _sum(stream_terms(config, family), stored[0]), stored[1]
     if isinstance(config, ForkConfig):
         return _fork(config, family)
     terms, exact = _mvu_store(config, "buffer_store", config.buffer_store, elements)
@@ -314,7 +308,7 @@ def _head(config: HeadConfig) -> tuple[Terms, Resources]:
 
 
 def _fork(config: ForkConfig, family: str) -> tuple[Terms, Resources]:
-    terms = fork_terms(config, family)
+    terms = stream_terms(config, family)
     blocks = sum(
         memory_blocks(queue.width, queue.depth, family)
         for queue in config.queues
@@ -324,7 +318,7 @@ def _fork(config: ForkConfig, family: str) -> tuple[Terms, Resources]:
 
 
 def _window(config: WindowConfig) -> tuple[Terms, Resources]:
-    terms = window_terms(config)
+    terms = stream_terms(config, config.family)
     width = config.lanes * config.element_bits
     words = config.depth * (config.channels // config.lanes)
     blocks = memory_blocks(width, words, config.family) if config.store == "block" else 0
@@ -332,7 +326,7 @@ def _window(config: WindowConfig) -> tuple[Terms, Resources]:
 
 
 def _tile_pool(config: TilePoolConfig) -> tuple[Terms, Resources]:
-    terms = tile_pool_terms(config)
+    terms = stream_terms(config, config.family)
     blocks = 0
     if config.store == "block" and config.words:
         blocks = memory_blocks(config.word_bits, config.words, config.family)

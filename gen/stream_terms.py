@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Terms of the resource model for what lies between engines: windows, pools, thresholds, joins."""
+"""Terms of the resource model for what lies between engines: windows, pools, thresholds, joins.
+
+`benchmarks/stream_cells.py` measures these blocks one by one and fits their coefficients in
+`data/streams.toml`.
+"""
 
 from __future__ import annotations
 
@@ -21,53 +25,83 @@ from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.tile_pool import TilePoolConfig
 from xnorforge.hw.window import WindowConfig
 
-__all__ = [
-    "add_terms",
-    "concat_terms",
-    "fork_terms",
-    "pool_terms",
-    "threshold_terms",
-    "tile_pool_terms",
-    "window_terms",
-]
+__all__ = ["StreamBlock", "stream_terms"]
+
+StreamBlock = (
+    WindowConfig
+    | TilePoolConfig
+    | PoolConfig
+    | ThresholdConfig
+    | AddConfig
+    | ConcatConfig
+    | ForkConfig
+)
 
 
-def window_terms(config: WindowConfig) -> Terms:
-    """A sliding window around its line buffer, block RAMs aside."""
-    width = config.lanes * config.element_bits
-    beats = config.channels // config.lanes
-    words = config.depth * beats
-    kernel, map_ = config.window.kernel, (config.height, config.width)
-    counters = [counter_bits(n) for n in (*kernel, *map_, *map_, beats, config.groups)]
-    counters += [counter_bits(words)] * 4 + [level_bits(words)] * 2
-    terms: Terms = Counter(
-        count=sum(counters),
-        registers=sum(counters) + 3 * width,
-        choose=width * (3 if config.window.padded else 2),
-        lone=width,
+def stream_terms(config: StreamBlock, family: str) -> Terms:
+    """A block without its block RAMs and stores.
+
+    Its cells have terms of their own, beside those of memories made of LUTs; its flip-flops and
+    carry cells are counted as everywhere.
+    """
+    if isinstance(config, WindowConfig):
+        return _window(config)
+    if isinstance(config, TilePoolConfig):
+        return _tile_pool(config)
+    if isinstance(config, PoolConfig):
+        return _pool(config, family)
+    if isinstance(config, ThresholdConfig):
+        return _threshold(config)
+    if isinstance(config, AddConfig):
+        return _add(config)
+    if isinstance(config, ConcatConfig):
+        return _concat(config)
+    return _fork(config, family)
+
+
+def _own(name: str, **terms: int) -> Terms:
+    """The cells of one block of a kind, and what they grow with."""
+    found: Terms = Counter({f"{name}.{term}": value for term, value in terms.items()})
+    found[name] = 1
+    return found
+
+
+def _window(config: WindowConfig) -> Terms:
+    """A sliding window around its line buffer."""
+    width, words = config.beat_bits, config.ring_beats
+    kernel, windows = config.window.kernel, config.walk.windows
+    shape = (*kernel, windows.height, windows.width, config.group_beats, config.groups)
+    counters = [counter_bits(n) for n in (*shape, config.pixel_beats)]
+    levels = [level_bits(config.depth)] * 3
+    address = counter_bits(words)
+    wrapped = words & (words - 1) != 0
+    terms = _own(
+        "window",
+        count=sum(counters) + sum(levels),
+        address=2 * address * (2 if wrapped else 1),
+        width=width * (3 + config.window.padded),
     )
+    counters += [*levels, address, address]
+    terms["registers"] = sum(counters) + (config.credits + 1) * width
     terms["count.carries"] = sum(chain(bits, config.family) for bits in counters)
     if config.store == "lut":
         terms.update(lut_memory(width, words, config.family))
     return terms
 
 
-def pool_terms(config: PoolConfig, family: str) -> Terms:
+def _pool(config: PoolConfig, family: str) -> Terms:
     """The reduction of a window's beats to one."""
     bits = config.lanes * config.output_bits
     taps = counter_bits(config.taps)
-    terms: Terms = Counter(
-        count=taps,
-        registers=2 * bits + taps + 2,
-        lone=bits,
-        choose=bits * (1 if config.element_bits == 1 and config.mode == "max" else 2),
-    )
+    choices = 1 if config.element_bits == 1 and config.mode == "max" else 2
+    terms = _own("pool", width=bits * (choices + 1))
+    terms["registers"] = 2 * bits + taps + 2
     terms["count.carries"] = chain(taps, family)
     return terms
 
 
-def tile_pool_terms(config: TilePoolConfig) -> Terms:
-    """A pool of tiles around its memory, block RAMs aside."""
+def _tile_pool(config: TilePoolConfig) -> Terms:
+    """A pool of tiles around its memory."""
     pool, windows = config.pool, config.windows
     bits, words = config.word_bits, config.words
     held = pool.lanes * pool.element_bits
@@ -77,80 +111,82 @@ def tile_pool_terms(config: TilePoolConfig) -> Terms:
             counter_bits(axis.taps),
             counter_bits(axis.size if axis.size % axis.taps else axis.positions),
         ]
-    terms: Terms = Counter(
-        count=sum(counters),
-        registers=sum(counters) + counter_bits(words) + bits + held + 8,
-        lone=held,
-        choose=bits * (1 if pool.element_bits == 1 and pool.mode == "max" else 2),
-    )
+    choices = 1 if pool.element_bits == 1 and pool.mode == "max" else 2
+    terms = _own("tile", count=sum(counters), width=bits * choices + held)
+    terms["registers"] = sum(counters) + counter_bits(words) + bits + held + 8
     if config.pixel_beats == 1:
-        terms.update(Counter(registers=bits, choose=bits))
+        terms.update(Counter({"registers": bits, "tile.width": bits}))
     terms["count.carries"] = sum(chain(bits, config.family) for bits in counters)
     if config.store == "lut" and words:
         terms.update(lut_memory(bits, words, config.family))
     return terms
 
 
-def threshold_terms(config: ThresholdConfig) -> Terms:
-    """The comparison with several thresholds a channel, without its store."""
+def _threshold(config: ThresholdConfig) -> Terms:
+    """The comparison with several thresholds a channel."""
     comparators = config.lanes * (config.levels if config.method == "parallel" else 1)
     bits = config.lanes * config.bits
     delay = config.store_config.latency
     queue = config.credits * config.lanes * config.output_bits
     chosen = 0 if config.method == "parallel" else config.lanes * config.level_bits
-    terms: Terms = Counter(
-        accumulate=comparators * config.level_bits,
-        count=counter_bits(config.nf)
-        + counter_bits(config.store_config.depth)
-        + level_bits(config.credits),
-        registers=bits * delay + queue + 2 * delay + config.lanes * config.output_bits,
-        lone=bits * delay + queue,
-        choose=chosen * selector_tables(config.levels) + queue + comparators,
+    counts = counter_bits(config.nf) + counter_bits(config.store_config.depth)
+    terms = _own(
+        "threshold",
+        compare=comparators * config.level_bits,
+        choose=round(chosen * selector_tables(config.levels)),
+        queue=bits * delay + queue,
+    )
+    terms["registers"] = (
+        counts
+        + level_bits(config.credits)
+        + bits * delay
+        + queue
+        + 2 * delay
+        + config.lanes * config.output_bits
     )
     terms["accumulate.carries"] = comparators * chain(config.level_bits, config.family)
     return terms
 
 
-def add_terms(config: AddConfig) -> Terms:
-    """A sum of several streams, without its store; a multiplier is an adder a bit of the number."""
+def _add(config: AddConfig) -> Terms:
+    """A sum of several streams; a multiplier is an adder a bit of the number."""
     bits = config.output_bits
     adders = len(config.kinds) - 1 + (config.offset_bits > 0) + sum(config.multiplier_bits)
     taken = config.lanes * sum(config.bits)
     queue = config.credits * config.lanes * bits
-    terms: Terms = Counter(
-        accumulate=config.lanes * adders * bits,
-        count=counter_bits(config.nf) + level_bits(config.credits),
-        registers=taken * (config.store_latency + 1) + queue + config.lanes * bits,
-        lone=taken * config.store_latency + queue,
-        choose=queue,
+    terms = _own(
+        "add", sum=config.lanes * adders * bits, queue=taken * config.store_latency + queue
+    )
+    terms["registers"] = (
+        counter_bits(config.nf)
+        + level_bits(config.credits)
+        + taken * (config.store_latency + 1)
+        + queue
+        + config.lanes * bits
     )
     terms["accumulate.carries"] = config.lanes * adders * chain(bits, config.family)
     return terms
 
 
-def concat_terms(config: ConcatConfig) -> Terms:
+def _concat(config: ConcatConfig) -> Terms:
     """Channels side by side: a multiplexer and a queue of two beats."""
     beats = counter_bits(sum(config.beats))
-    return Counter(
-        count=beats,
-        registers=2 * config.width + beats + 2,
-        choose=config.width * len(config.channels),
-        lone=config.width,
-    )
+    terms = _own("concat", width=config.width * (1 + len(config.channels)))
+    terms["registers"] = 2 * config.width + beats + 2
+    return terms
 
 
-def fork_terms(config: ForkConfig, family: str) -> Terms:
-    """The queues of a fork, block RAMs aside."""
-    total: Terms = Counter()
+def _fork(config: ForkConfig, family: str) -> Terms:
+    """The queues of a fork."""
+    terms = _own("fork")
     for queue in config.queues:
         if queue.store == "registers":
-            total.update(
-                registers=queue.depth * (queue.width + 1), choose=queue.depth * queue.width
-            )
+            held = queue.depth * queue.width
+            terms.update(Counter({"registers": held + queue.depth, "fork.held": held}))
             continue
         pointers = 2 * counter_bits(queue.depth) + level_bits(queue.depth)
-        total.update(count=pointers, registers=pointers)
-        total["count.carries"] += 2 * chain(counter_bits(queue.depth), family)
+        terms.update(Counter({"registers": pointers, "fork.count": pointers}))
+        terms["count.carries"] += 2 * chain(counter_bits(queue.depth), family)
         if queue.store == "lut":
-            total.update(lut_memory(queue.width, queue.depth, family))
-    return total
+            terms.update(lut_memory(queue.width, queue.depth, family))
+    return terms

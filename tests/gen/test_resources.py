@@ -118,3 +118,19 @@ def test_capacity_leaves_room_to_route() -> None:
     room = capacity(device)
     assert room.cells < device.luts == capacity(device, fill=1.0).cells
     assert (room.blocks, room.sprams) == (device.block_rams, device.spram_blocks)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_error_on_blocks_between_engines(family) -> None:
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import stream_cells
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    weights = load_model(family).weights["cells"]
+    found = list(stream_cells.samples(family))
+    assert len(found) == len(list(stream_cells.blocks(family)))
+    for name, cells, own, rest in found:
+        predicted = rest + sum(weights.get(term, 0) * value for term, value in own.items())
+        error = abs(predicted - cells) / max(cells, stream_cells.SMALLEST)
+        assert error < (0.15 if name.startswith("window") else 0.4), name
