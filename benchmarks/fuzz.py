@@ -6,8 +6,8 @@
 
 Each seed is a network, a plan, images and stalls: in Amaranth's simulator, or as Verilog in
 Verilator, many graphs a model. The runs go on where they stopped (build/fuzz*.jsonl, a line a
-seed); sources that have changed since begin anew. Writes fuzz.json and fuzz.md; status 1 when any
-seed failed.
+seed), but for circuits or models that have changed since. Writes fuzz.json and fuzz.md; status 1
+when any seed failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from xnorforge.sim.coverage import GROUPS, PLAN_GROUPS
-from xnorforge.sim.fuzz import Case, Record, fuzz, run_recorded
+from xnorforge.sim.fuzz import Case, Record, fuzz, run_recorded, sources_digest
 from xnorforge.sim.fuzz_verilog import fuzz_verilog
 
 HERE = Path(__file__).parent
@@ -43,7 +43,10 @@ def main() -> int:
     runs = {
         "Amaranth": (Record(options.build / "fuzz.jsonl"), 0, options.count),
         "Verilator": (
-            Record(options.build / "fuzz_verilog.jsonl"),
+            Record(
+                options.build / "fuzz_verilog.jsonl",
+                sources_digest("xnorforge.sim.fuzz_verilog"),
+            ),
             VERILATOR_FIRST,
             options.verilator,
         ),

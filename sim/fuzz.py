@@ -8,16 +8,19 @@ compared; where nothing stalls, every transfer's cycle is too. The features that
 plans had are counted, so that a run can tell what it covered.
 
 A record has a line a seed, written when the seed has ended, so a run that was stopped goes on
-where it was: seeds that passed with the very sources of today are not run again.
+where it was: seeds that passed with the very circuits, model and benches of today are not run
+again.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -27,9 +30,6 @@ from pathlib import Path
 
 import numpy as np
 
-import xnorforge.gen
-import xnorforge.hw
-import xnorforge.sim
 from xnorforge.gen.assembly import CoreParts, core_parts
 from xnorforge.gen.cycles import Timeline, timeline
 from xnorforge.gen.errors import PlanError
@@ -183,16 +183,34 @@ def fuzz(seeds: list[int], jobs: int) -> Iterator[Case]:
 # --- the record ---------------------------------------------------------------------------------
 
 
-def sources_digest() -> str:
-    """What a result holds for: a digest of all sources of circuits, model and simulation."""
+def sources_digest(module: str) -> str:
+    """What a result holds for: a digest of a module's source, of all it imports at the start, and
+    of the data and C++ that lie beside them."""
     sha = hashlib.sha256()
-    for package in (xnorforge.gen, xnorforge.hw, xnorforge.sim):
-        folder = Path(str(package.__file__)).parent
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in (".py", ".cpp", ".json", ".toml"):
-                sha.update(path.relative_to(folder).as_posix().encode() + b"\0")
-                sha.update(path.read_bytes())
+    for name, path in sorted(_imported(module).items()):
+        beside = re.findall(r'"(\w+_main\.cpp)"', path.read_text())
+        data = sorted((path.parent / "data").glob(f"{path.stem}.*"))
+        for file in (path, *data, *map(path.with_name, beside)):
+            sha.update(f"{name} {file.name}\0".encode() + file.read_bytes())
     return sha.hexdigest()[:16]
+
+
+def _imported(module: str) -> dict[str, Path]:
+    """The project's modules that a module needs, itself among them."""
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(name)
+        if name in found or spec is None or spec.origin is None:
+            continue
+        found[name] = Path(spec.origin)
+        text = found[name].read_text()
+        pattern = r"^from (xnorforge\.\w+)(\.[\w.]+)? import (.*)"
+        for package, below, names in re.findall(pattern, text, re.MULTILINE):
+            modules = [below] if below else [f".{x}" for x in re.findall(r"\w+", names)]
+            waiting += [package + module for module in modules]
+    return found
 
 
 class Record:
@@ -204,7 +222,7 @@ class Record:
 
     def __init__(self, path: Path | None, digest: str | None = None) -> None:
         self.path = path
-        self.digest = digest or sources_digest()
+        self.digest = digest or sources_digest("xnorforge.sim.fuzz")
         self.cases: dict[int, Case] = {}
         if path is not None and path.is_file():
             for line in path.read_text().splitlines():
@@ -262,14 +280,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--verilator", type=int, metavar="GRAPHS", help="as Verilog in Verilator, so many a build"
     )
     options = parser.parse_args(arguments)
-    record = Record(options.record)
-    seeds = record.missing(options.first, options.count)
     if options.verilator is None:
+        record = Record(options.record)
+        seeds = record.missing(options.first, options.count)
         run_recorded(fuzz(seeds, options.jobs), record, len(seeds))
     else:
-        from xnorforge.sim.fuzz_verilog import fuzz_verilog
+        from xnorforge.sim import fuzz_verilog
 
-        run_recorded(fuzz_verilog(seeds, options.verilator), record, len(seeds))
+        record = Record(options.record, sources_digest(fuzz_verilog.__name__))
+        seeds = record.missing(options.first, options.count)
+        run_recorded(fuzz_verilog.fuzz_verilog(seeds, options.verilator), record, len(seeds))
     cases = record.of(options.first, options.count)
     seen = Counter(feature for case in cases for feature in case.features)
     known = sorted(FEATURES | PLAN_FEATURES)

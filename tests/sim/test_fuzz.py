@@ -146,3 +146,18 @@ def test_the_table_counts_what_passed() -> None:
     table = module.markdown({"Amaranth": {"asked": 5, **found}, "Verilator": {"asked": 0, **found}})
     assert "| Amaranth | 2 of 5 so far | 1 | 1 | 1 |" in table
     assert "conv of bit 4, " in table and "are below 100" in table
+
+
+def test_a_result_holds_for_circuits_model_and_benches() -> None:
+    imported = fuzz._imported("xnorforge.sim.fuzz")
+    for name in ("hw.mvu", "hw.structures", "gen.cycles", "gen.core", "sim.bench", "sw.protocol"):
+        assert imported[f"xnorforge.{name}"].name == f"{name.split('.')[1]}.py"
+    # Not for what has no part in it, whatever else this process has imported.
+    assert not {"xnorforge.gen.planner", "xnorforge.sw.cli"} & imported.keys()
+    more = fuzz._imported("xnorforge.sim.fuzz_verilog")
+    assert imported.keys() < more.keys() and "xnorforge.gen.verilog" in more
+    digests = [
+        fuzz.sources_digest(f"xnorforge.sim.{name}")
+        for name in ("fuzz", "fuzz", "fuzz_verilog", "bench")
+    ]
+    assert digests[0] == digests[1] and len(set(digests)) == 3
