@@ -272,7 +272,8 @@ def _fold_table(manifest: dict[str, Any]) -> Any:
         (
             layer["name"],
             f"{layer['rows']}x{layer['columns']}" if "rows" in layer else layer["op"],
-            layer.get("pe", "-"),
+            # Rows of each of several windows that share weights.
+            f"{layer['pe']} x {layer['reuse']}" if "reuse" in layer else layer.get("pe", "-"),
             layer.get("simd", layer.get("lanes", "-")),
             layer.get("pl", "-"),
             layer.get("fold_cycles", "-"),

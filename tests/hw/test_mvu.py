@@ -192,7 +192,7 @@ def test_mvu_of_a_convolution_equals_reference_under_stalls(config, seed):
     )
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(reuse_configs(), st.integers(0, 1000))
 def test_mvu_of_several_windows_equals_reference_under_stalls(config, seed):
     run_layer(
@@ -217,7 +217,7 @@ def test_mvu_interval_and_latency_are_exact(config, seed):
     assert sink.times[0] == issued + config.result_steps - first_pass + config.latency
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(configs() | map_configs() | reuse_configs(), st.integers(0, 1000), st.booleans())
 def test_mvu_every_transfer_is_predicted(config, seed, gaps):
     frames = 1 + 4 // config.vectors
