@@ -101,7 +101,7 @@ class _Draw:
         at = INPUT
         for _ in range(blocks):
             if len(self._types[at].shape) == 3:
-                parts = [self._conv, self._conv, self._pool, self._residual, self._branches] * 3
+                parts = [self._conv, self._residual, *[self._pool, self._branches] * 2] * 2
                 at = self._pick([*parts, self._threshold])(at)
                 if self._types[at].kind == "int" and self._chance(0.8):
                     at = self._threshold(at)

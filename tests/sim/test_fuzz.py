@@ -28,8 +28,9 @@ def test_random_cores_equal_the_reference(block: int) -> None:
 
 def test_random_cores_in_verilog_equal_the_reference_but_the_faulty_one() -> None:
     """Several in one model; the last has the circuit of another tie rule."""
-    right = [draw(seed) for seed in range(100, 104)]
-    assert {case.timed for case in right} == {False, True}
+    draws = [draw(seed) for seed in range(100, 115)]
+    right = [case for case in draws if case.timed][:2]
+    right += [case for case in draws if not case.timed][:2]
     wrong = next(_with_tied_scores())
     head = wrong.network.head
     other = dataclasses.replace(head, tie="last" if head.tie == "first" else "first")
