@@ -23,7 +23,7 @@ from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
 from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.folding import divisors
-from xnorforge.hw.store import SPRAM_FAMILIES
+from xnorforge.hw.store import FAMILIES, SPRAM_FAMILIES
 from xnorforge.hw.structures import SPREAD_BITS, engine_for
 from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.tile_pool import tiles
@@ -184,6 +184,7 @@ class Folds:
             if isinstance(layer, Conv)
             else None,
             reuse=reuse,
+            weight_hops=int(spread and FAMILIES[self.family].register),
         )
         config = plan.mvu_config(self.family, layer)
         if layer.levels > 1:

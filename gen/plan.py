@@ -177,6 +177,7 @@ class LayerPlan(Folding):
     which a plan made by the planner names. rows, columns: of one of `sets` weight matrices.
     planes: of a weight. vectors: windows an image. method: how several thresholds a row are
     compared, as in `ThresholdConfig`. reuse: windows worked on at once with the same weights.
+    weight_hops: more registers behind the weights' block RAMs.
     """
 
     name: str
@@ -199,6 +200,7 @@ class LayerPlan(Folding):
     window: WindowPlan | None = None
     method: str = "parallel"
     reuse: int = 1
+    weight_hops: int = 0
 
     @classmethod
     def of(cls, layer: Product, **choices: Any) -> "LayerPlan":
@@ -243,6 +245,7 @@ class LayerPlan(Folding):
             structure=self.structure,
             pipeline=self.pipeline,
             reuse=self.reuse,
+            weight_hops=self.weight_hops,
             **_extras(layer),
         )
 
@@ -374,7 +377,7 @@ def _told(plan: LayerPlan | StreamPlan) -> dict[str, Any]:
     if isinstance(plan, StreamPlan):
         plain["store"] = "block"
     else:
-        plain["reuse"] = 1
+        plain |= {"reuse": 1, "weight_hops": 0}
     return {
         name: value
         for name, value in dataclasses.asdict(plan).items()

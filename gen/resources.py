@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -290,7 +290,7 @@ def _mvu_store(
     if field == "weight_store" and kind == "const":
         return constant_weight_terms(config, elements), Resources()
     known = config.weight_config if field == "weight_store" else config.preset_config
-    return _store(StoreConfig(known.width, known.depth, kind, config.family, known.readers))
+    return _store(replace(known, kind=kind))
 
 
 def _store(config: StoreConfig) -> tuple[Terms, Resources]:

@@ -62,6 +62,8 @@ class MvuConfig(Folding, MvuNumbers):
         Bound on |offset| added to dots that go out.
     reuse : int
         Windows worked on at once, each by rows of its own, with the same weight words.
+    weight_hops : int
+        More registers behind the weights' block RAMs, as in `StoreConfig`.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class MvuConfig(Folding, MvuNumbers):
     halved: bool = False
     offset_high: int = 0
     reuse: int = 1
+    weight_hops: int = 0
 
     def __post_init__(self) -> None:
         for name, value, limit in (
@@ -233,6 +236,7 @@ class MvuConfig(Folding, MvuNumbers):
             depth=self.sets * self.nf * self.planes * self.sf,
             kind=self.weight_store,
             family=self.family,
+            hops=self.weight_hops,
         )
 
     @property

@@ -57,7 +57,8 @@ class StoreConfig:
     width, depth: words of `width` bits. kind: "block" (block RAM), "lut" (LUT RAM, or flip-flops
     where the family has none), "spram" (iCE40 UltraPlus single-port RAM, unknown at power-up) or
     "const" (constant logic, never loaded). family: key of `FAMILIES`. A store of depth 1 is a
-    register, or a constant, whatever its kind.
+    register, or a constant, whatever its kind. readers: addresses read at once, each from copies of
+    its own. hops: more registers behind each block RAM, for wires across the die.
 
     Raises
     ------
@@ -70,6 +71,7 @@ class StoreConfig:
     kind: str = "block"
     family: str = "ice40"
     readers: int = 1
+    hops: int = 0
 
     def __post_init__(self):
         for name in ("width", "depth", "readers"):
@@ -85,6 +87,8 @@ class StoreConfig:
             raise ValueError(f"Store family must be one of {known}, not {self.family!r}")
         if self.kind == "spram" and self.family not in SPRAM_FAMILIES:
             raise ValueError(f"Store kind 'spram' does not exist on family {self.family!r}")
+        if self.hops < 0:
+            raise ValueError(f"Store hops must be at least 0, not {self.hops!r}")
         if self.kind == "spram" and self.readers > 1:
             raise ValueError(f"A store of kind 'spram' has one reader, not {self.readers}")
 
@@ -137,7 +141,9 @@ class StoreConfig:
         """Register stages before the first multiplexer."""
         if self.kind == "lut":
             return 0
-        return 2 if self.kind == "block" and FAMILIES[self.family].register else 1
+        if self.kind != "block":
+            return 1
+        return 1 + FAMILIES[self.family].register + self.hops
 
     @property
     def select_stages(self) -> int:

@@ -30,6 +30,9 @@ measured.
 SPREAD_BITS = 500_000
 """Weight bits of a network from which its memories are all over the die.
 
+Such networks also have a register more behind the block RAMs of weights: the wire from a RAM to an
+engine's first table, or to a register near it, was the longest path.
+
 CNV on an ECP5 85F, 1.5 Mbit in 121 block RAMs, seed 1: 97.9 MHz with elements of the lower goal,
 101.6 with those of the higher.
 """

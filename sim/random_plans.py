@@ -69,6 +69,7 @@ def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamP
         window=window,
         method=method,
         reuse=rng.randint(1, min(layer.vectors, 5)) if rng.random() < 0.5 else 1,
+        weight_hops=int(rng.random() < 0.1),
     )
 
 

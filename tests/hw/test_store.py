@@ -22,6 +22,8 @@ CONFIGS = [
     StoreConfig(40, 600, "block", "ecp5"),
     StoreConfig(38, 1030, "block", "ecp5"),
     StoreConfig(37, 2, "block", "ecp5"),
+    StoreConfig(38, 1030, "block", "ecp5", hops=1),
+    StoreConfig(9, 300, "block", "ice40", hops=2),
     StoreConfig(37, 17, "lut", "ecp5"),
     StoreConfig(6, 300, "lut", "ecp5"),
     StoreConfig(19, 33, "lut", "ice40"),
