@@ -144,10 +144,10 @@ class Outside {
     const int fd = accept(listener_, nullptr, nullptr);
     if (fd < 0) return;
     if (tcp_.fd >= 0) {
-      // The one before may have just been killed: its end is then waiting to be read.
-      char byte;
-      const ssize_t n = recv(tcp_.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-      if (n != 0 && !(n < 0 && errno != EAGAIN && errno != EINTR)) {
+      // The one before may have just been killed, with bytes of its that nobody has read yet.
+      pollfd before{tcp_.fd, POLLRDHUP, 0};
+      poll(&before, 1, 0);
+      if (!(before.revents & (POLLRDHUP | POLLHUP | POLLERR))) {
         close(fd);
         return;
       }

@@ -48,7 +48,7 @@ def fails(capsys, *arguments: str, code: int = 2) -> str:
 def test_reason_names_its_own_board(capsys, monkeypatch) -> None:
     """Boards that differ in their pins only share a plan; one that has none keeps its name."""
 
-    def refuse(network, *, board):
+    def refuse(network, *, board, searches):
         raise SiteError(
             f"{network.name!r} and 'blackice' are too large for ", board, ", not blackice"
         )
