@@ -318,18 +318,21 @@ def _fork(config: ForkConfig, family: str) -> tuple[Terms, Resources]:
 
 
 def _window(config: WindowConfig) -> tuple[Terms, Resources]:
-    terms = stream_terms(config, config.family)
-    width = config.lanes * config.element_bits
-    words = config.depth * (config.channels // config.lanes)
-    blocks = memory_blocks(width, words, config.family) if config.store == "block" else 0
-    return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
+    return _buffered(config, config.beat_bits, config.ring_beats)
 
 
 def _tile_pool(config: TilePoolConfig) -> tuple[Terms, Resources]:
+    return _buffered(config, config.word_bits, config.words)
+
+
+def _buffered(
+    config: WindowConfig | TilePoolConfig, width: int, words: int
+) -> tuple[Terms, Resources]:
+    """A circuit around one memory, which may have no words."""
     terms = stream_terms(config, config.family)
     blocks = 0
-    if config.store == "block" and config.words:
-        blocks = memory_blocks(config.word_bits, config.words, config.family)
+    if config.store == "block" and words:
+        blocks = memory_blocks(width, words, config.family)
     return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
 
 

@@ -9,6 +9,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from xnorforge.hw.border import class_base
 from xnorforge.hw.geometry import Axis, WindowMap
 from xnorforge.hw.tally import Cycle
 
@@ -151,14 +152,7 @@ class BatchAddress(wiring.Component):
             ]
         horizontal = _class_of(m, windows.horizontal, column, f"column_class_{lane}")
         vertical = _class_of(m, windows.vertical, row, f"row_class_{lane}")
-        base = Signal(self._bits, name=f"base_{lane}")
-        columns = len(windows.horizontal.inside)
-        with m.Switch(Cat(horizontal, vertical)):
-            for v in range(len(windows.vertical.inside)):
-                for h in range(columns):
-                    with m.Case(v << len(horizontal) | h):
-                        m.d.comb += base.eq((v * columns + h) * self._words)
-        return base
+        return class_base(m, windows, vertical, horizontal, self._words, f"base_{lane}")
 
 
 def _class_of(m: Module, axis: Axis, position: Value, name: str) -> Value:

@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.geometry import Axis, WindowMap
 
-__all__ = ["WindowAddress", "window_borders"]
+__all__ = ["WindowAddress", "class_base", "window_borders"]
 
 
 def window_borders(windows: WindowMap | None) -> np.ndarray:
@@ -73,14 +73,21 @@ class WindowAddress(wiring.Component):
         column, wraps = _counter(m, windows.horizontal, move, min(1, windows.width - 1), "column")
         first_row = 0 if windows.width > 1 else min(1, windows.height - 1)
         row, _ = _counter(m, windows.vertical, move & wraps, first_row, "row")
-        base = Signal(range(self._borders * self._words), name="base")
-        columns = len(windows.horizontal.inside)
-        with m.Switch(Cat(column, row)):
-            for v in range(len(windows.vertical.inside)):
-                for h in range(columns):
-                    with m.Case(v << len(column) | h):
-                        m.d.comb += base.eq((v * columns + h) * self._words)
-        return base
+        return class_base(m, windows, row, column, self._words, "base")
+
+
+def class_base(
+    m: Module, windows: WindowMap, row: Value, column: Value, words: int, name: str
+) -> Value:
+    """First word of a border class. row, column: the classes along the axes."""
+    base = Signal(range(windows.borders * words), name=name)
+    columns = len(windows.horizontal.inside)
+    with m.Switch(Cat(column, row)):
+        for v in range(len(windows.vertical.inside)):
+            for h in range(columns):
+                with m.Case(v << len(column) | h):
+                    m.d.comb += base.eq((v * columns + h) * words)
+    return base
 
 
 def _counter(m: Module, axis: Axis, step: Value, init: int, name: str) -> tuple[Value, Value]:

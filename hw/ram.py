@@ -8,7 +8,9 @@ from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-__all__ = ["BlockRam", "LutRam", "Spram"]
+from xnorforge.hw.store_config import FAMILIES
+
+__all__ = ["BlockRam", "LutRam", "Spram", "latched_ram"]
 
 
 def _ports(width, depth):
@@ -155,3 +157,27 @@ class Spram(wiring.Component):
         with m.If(~self.write_enable):
             m.d.sync += latch.eq(read.data)
         return m
+
+
+def latched_ram(
+    m: Module, *, store: str, family: str, width: int, depth: int, enable: Value | None = None
+) -> tuple[BlockRam | LutRam, Value]:
+    """A memory as submodule "ram", and the word read last, which shows a cycle after its address.
+
+    store: "block" or "lut". enable: read in this cycle; None: in every one. Nothing is promised of
+    a word that is read while it is written.
+    """
+    ram: BlockRam | LutRam
+    if store == "block":
+        m.submodules.ram = ram = BlockRam(width=width, depth=depth)
+        m.d.comb += ram.read_enable.eq(1 if enable is None else enable)
+        return ram, ram.ram_data
+    distributed = FAMILIES[family].lut_ram
+    m.submodules.ram = ram = LutRam(width=width, depth=depth, distributed=distributed)
+    word = Signal(width, name="word", reset_less=True)
+    if enable is None:
+        m.d.sync += word.eq(ram.ram_data)
+    else:
+        with m.If(enable):
+            m.d.sync += word.eq(ram.ram_data)
+    return ram, word

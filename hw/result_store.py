@@ -17,8 +17,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.batch import BatchCycle
-from xnorforge.hw.ram import BlockRam, LutRam
-from xnorforge.hw.store import FAMILIES
+from xnorforge.hw.ram import latched_ram
 from xnorforge.hw.tally import Cycle, Tally
 
 __all__ = ["ResultStore", "ResultStoreConfig"]
@@ -147,19 +146,10 @@ class ResultStore(wiring.Component):
 
     def _memory(self, m: Module, read: Value, write_at: Value, read_at: Value) -> Value:
         """The word read last."""
+        # A place being written is never one being read.
         c = self.config
-        width = c.lanes * c.width
-        if c.store == "block":
-            # A place being written is never one being read.
-            ram = BlockRam(width=width, depth=c.depth)
-            m.d.comb += ram.read_enable.eq(read)
-            word = ram.ram_data
-        else:
-            ram = LutRam(width=width, depth=c.depth, distributed=FAMILIES[c.family].lut_ram)
-            word = Signal(width, reset_less=True)
-            with m.If(read):
-                m.d.sync += word.eq(ram.ram_data)
-        m.submodules.ram = ram
+        shape = {"width": c.lanes * c.width, "depth": c.depth}
+        ram, word = latched_ram(m, store=c.store, family=c.family, **shape, enable=read)
         m.d.comb += [
             ram.write_enable.eq(self.write),
             ram.write_address.eq(write_at),

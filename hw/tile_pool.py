@@ -19,7 +19,7 @@ from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.geometry import Axis, WindowMap
 from xnorforge.hw.pool import PoolConfig, combined
-from xnorforge.hw.ram import BlockRam, LutRam
+from xnorforge.hw.ram import latched_ram
 from xnorforge.hw.store import FAMILIES
 from xnorforge.hw.tally import Cycle
 
@@ -243,17 +243,8 @@ class TilePool(wiring.Component):
                     m.d.sync += at.eq(0)
                 with m.Elif(~column.last):
                     m.d.sync += at.eq(at - (c.pixel_beats - 1))
-        if c.store == "block":
-            ram = BlockRam(width=c.word_bits, depth=c.words)
-            m.d.comb += ram.read_enable.eq(taken)
-            word = ram.ram_data
-        else:
-            distributed = FAMILIES[c.family].lut_ram
-            ram = LutRam(width=c.word_bits, depth=c.words, distributed=distributed)
-            word = Signal(c.word_bits, reset_less=True)
-            with m.If(taken):
-                m.d.sync += word.eq(ram.ram_data)
-        m.submodules.ram = ram
+        shape = {"width": c.word_bits, "depth": c.words}
+        ram, word = latched_ram(m, store=c.store, family=c.family, **shape, enable=taken)
         m.d.comb += [
             ram.write_enable.eq(keep),
             ram.write_address.eq(write_at),

@@ -19,7 +19,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.geometry import Window
-from xnorforge.hw.ram import BlockRam, LutRam
+from xnorforge.hw.ram import latched_ram
 from xnorforge.hw.store import FAMILIES
 from xnorforge.hw.stream import Queue
 from xnorforge.hw.tally import Cycle, Tally
@@ -314,16 +314,9 @@ class SlidingWindow(wiring.Component):
             *inner, frame, _ = self._moves()
             moves = [*zip(counters, inner, strict=True), (None, frame)]
             m.d.sync += read_at.eq(_moved(read_at, moves, c.ring_beats))
-        if c.store == "block":
-            ram = BlockRam(width=c.beat_bits, depth=c.ring_beats)
-            m.d.comb += ram.read_enable.eq(1)
-            word = ram.ram_data
-        else:
-            distributed = FAMILIES[c.family].lut_ram
-            ram = LutRam(width=c.beat_bits, depth=c.ring_beats, distributed=distributed)
-            word = Signal(c.beat_bits, reset_less=True)
-            m.d.sync += word.eq(ram.ram_data)
-        m.submodules.ram = ram
+        ram, word = latched_ram(
+            m, store=c.store, family=c.family, width=c.beat_bits, depth=c.ring_beats
+        )
         m.d.comb += [
             ram.write_enable.eq(write),
             ram.write_address.eq(write_at),

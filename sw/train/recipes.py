@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 
 from xnorforge.sw.errors import TrainingError
 from xnorforge.sw.train.data import DataSet
@@ -178,6 +179,20 @@ def _cnv(*blocks: tuple[int, ...]) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+# Data sets of 32 x 32 pixels of three colours.
+_in_colour = partial(
+    Recipe,
+    dataset="cifar-10",
+    image=(32, 32, 3),
+    pixels="bytes",
+    batch=50,
+    latent_rate=0.02,
+    shift=2,
+    flip=True,
+    half=True,
+    held_out=5_000,
+)
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -209,37 +224,19 @@ RECIPES = {
             latent_rate=0.02,
             flip=True,
         ),
-        Recipe(
+        _in_colour(
             name="cnv",
             title="CNV of the BNN and FINN papers, 32x32x3: six convolutions, three dense layers",
             layers=(*_cnv((64, 64), (128, 128), (256, 256)), Dense(512), Dense(512)),
             goal=80.0,
             epochs=100,
-            dataset="cifar-10",
-            image=(32, 32, 3),
-            pixels="bytes",
-            batch=50,
-            latent_rate=0.02,
-            shift=2,
-            flip=True,
-            half=True,
-            held_out=5_000,
         ),
-        Recipe(
+        _in_colour(
             name="cnv-tiny",
             title="three convolutions, two dense layers, 32x32x3: what an iCE40 UP5K holds",
             layers=(*_cnv((64, 96), (128,)), Pool(2), Dense(80)),
             goal=75.0,
             epochs=60,
-            dataset="cifar-10",
-            image=(32, 32, 3),
-            pixels="bytes",
-            batch=50,
-            latent_rate=0.02,
-            shift=2,
-            flip=True,
-            half=True,
-            held_out=5_000,
         ),
     )
 }
