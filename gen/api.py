@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xnorforge.gen.build import BuildResult
     from xnorforge.gen.bundle import Bundle
     from xnorforge.gen.clock_search import ClockSearch
+    from xnorforge.gen.exchange import ModelWeights
     from xnorforge.gen.network import Network
     from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
     from xnorforge.gen.program import ProgramResult
@@ -174,6 +175,13 @@ class BundleMethods:
         from xnorforge.sim.verify import verify
 
         return verify(self.path, level, images=images, labels=labels, **options)
+
+    def model_weights(self: Bundle, model: str | Path, **options: Any) -> ModelWeights:
+        """Another model of the same structure, for the circuit of this bundle; options as
+        `gen.load`. See `gen.exchange.model_weights`."""
+        from xnorforge.gen.exchange import model_weights
+
+        return model_weights(model, self, **options)
 
     def program(self: Bundle, **options: Any) -> ProgramResult:
         """Load the built bitstream onto the board; options as `gen.program.program`."""

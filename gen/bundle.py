@@ -29,7 +29,7 @@ from xnorforge.gen.resources import estimate
 from xnorforge.gen.verilog import accelerator_verilog
 from xnorforge.sw import protocol
 
-__all__ = ["Bundle", "check_output", "compile_bundle"]
+__all__ = ["Bundle", "check_output", "compile_bundle", "input_record", "scale_record"]
 
 SCHEMA = "1.0"
 _FILES = ("network.json", "network.npz", "accelerator.v", "weights.bin")
@@ -152,7 +152,6 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     prediction = predict(parts)
     progress("writing Verilog")
     (work / "accelerator.v").write_text(accelerator_verilog(network, plan, parts))
-    value = network.input.value
     interval = prediction.interval_cycles
     reasons = dict(plan.reasons)
     manifest = {
@@ -163,26 +162,14 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
         "weights_digest": int.from_bytes(load[-4:], "little"),
         "clock_hz": plan.clock_hz,
         "link": {"kind": plan.link, "baud": plan.baud, "protocol": protocol.VERSION},
-        "input": {
-            "shape": list(value.shape),
-            "kind": value.kind,
-            "bits": value.bits,
-            "pixel": network.input.pixel,
-            "threshold": network.input.threshold,
-            "inverted": network.input.inverted,
-            "table": None if network.input.table is None else network.input.table.tolist(),
-            "image_bytes": network.input.image_bytes,
-            "packing": "8 elements a byte, first in bit 0"
-            if value.bits == 1
-            else "1 element a byte",
-            "note": network.input.note,
-        },
+        "input": input_record(network),
         "output": {
             "classes": network.classes,
             "score_bits": parts.head.score_bits,
             "score_bytes": -(-parts.head.score_bits // 8),
             "tie": network.head.tie,
             "rule": network.head.rule,
+            **scale_record(network),
             "meaning": "signed integer scores in class order; the label is "
             + _LABELS[network.head.rule],
         },
@@ -224,6 +211,32 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     }
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     (work / "manifest.json").write_text(text)
+
+
+def input_record(network: Network) -> dict[str, Any]:
+    """How images become bytes on the link, as the manifest tells of it."""
+    given, value = network.input, network.input.value
+    return {
+        "shape": list(value.shape),
+        "kind": value.kind,
+        "bits": value.bits,
+        "pixel": given.pixel,
+        "threshold": given.threshold,
+        "inverted": given.inverted,
+        "table": None if given.table is None else given.table.tolist(),
+        "image_bytes": given.image_bytes,
+        "packing": "8 elements a byte, first in bit 0" if value.bits == 1 else "1 element a byte",
+        "note": given.note,
+    }
+
+
+def scale_record(network: Network) -> dict[str, Any]:
+    """What scores are compared by, class by class: scale * score + offset; None: the scores."""
+    scale, offset = network.head.scale, network.head.offset
+    return {
+        "scale": None if scale is None else scale.tolist(),
+        "offset": None if offset is None else offset.tolist(),
+    }
 
 
 def _layer_record(layer: Layer, plan: LayerPlan | StreamPlan) -> dict[str, Any]:

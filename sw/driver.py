@@ -4,65 +4,58 @@
     with Accelerator.open("build/tfc", "/dev/ttyUSB1") as board:
         labels = board.classify(images)
 
-It needs numpy, pyserial and cobs only. Several threads may share one `Accelerator`: calls wait
-for each other, and while a `stream` is open other calls are refused.
+It needs numpy, pyserial and cobs only; `docs/driver.md` is its guide, `sw.driver_async` the same
+for asyncio.
+
+Thread safety: several threads may share one `Accelerator`. Each method is one turn at the board,
+calls wait for their turn, and while a `stream` is open other calls are refused. A stream belongs to
+the thread that reads it.
 """
 
 import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xnorforge.sw.connection import Connection
-from xnorforge.sw.errors import AcceleratorError, BundleMismatchError, WeightsError
+from xnorforge.sw.errors import AcceleratorError, WeightsError
 from xnorforge.sw.link import LinkCounts
-from xnorforge.sw.manifest import Manifest, check_load
+from xnorforge.sw.manifest import ImageContract, Manifest, Ranking
 from xnorforge.sw.protocol import Register
+from xnorforge.sw.statistics import DeviceCounters, Statistics
 from xnorforge.sw.transport import open_transport
+from xnorforge.sw.weights import find_weights
 
 __all__ = ["Accelerator", "Record", "Statistics"]
 
 _BACKLOG_BYTES = 8192  # images are packed this far ahead of the line
-_COUNTERS = (
-    Register.BUSY_CYCLES,
-    Register.STARVED_CYCLES,
-    Register.STALLED_CYCLES,
-    Register.FRAMES,
-)
+_PATIENCE_S = 0.05  # a source slower than this gets its results before it is asked for more
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image's result. index: its place in the stream. scores: int64 (classes,)."""
+    """One image's result. index: its place in the stream. label: the board's. scores: int64
+    (classes,). ranking: how scores of different classes compare."""
 
     index: int
     label: int
     scores: np.ndarray
+    ranking: Ranking = field(default=Ranking(), repr=False)
 
+    def top(self, k: int) -> list[tuple[int, int]]:
+        """The k best classes with their scores, best first; of equal ones the lower class first.
 
-@dataclass(frozen=True)
-class Statistics:
-    """What happened since the driver was opened, or since `reset_statistics`.
-
-    images: results received. link_seconds: time spent in calls, line and core together.
-    core_seconds: time in which the core had an image in it, by its own counter.
-    busy, starved, stalled_cycles, frames: the core's counters, while calls ran.
-    reconnects: times the port was opened again. link: what happened on the line.
-    """
-
-    images: int
-    link_seconds: float
-    core_seconds: float
-    busy_cycles: int
-    starved_cycles: int
-    stalled_cycles: int
-    frames: int
-    reconnects: int
-    link: LinkCounts
+        The first is `label`, unless the model lets the last of equal classes win or has another
+        rule than arg-max (`output` in manifest.json). Raises ValueError where k is not 1 to
+        classes, WeightsError after weights that came without their class scales.
+        """
+        best = self.ranking.top(self.scores, k)
+        return [(int(label), int(self.scores[label])) for label in best]
 
 
 class Accelerator:
@@ -146,54 +139,87 @@ class Accelerator:
         """Scores, int64 (N, classes), of images (N, *shape)."""
         return self.results(images)[0]
 
+    def top(self, images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k best classes of each image and their scores, both int64 (N, k), best first.
+
+        Equal classes, and the errors, as in `Record.top`.
+        """
+        scores, _, ranking = self._results(images)
+        best = ranking.top(scores, k)
+        return best, np.take_along_axis(scores, best, axis=-1)
+
     def results(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and labels of images (N, *shape): all of them, or an error.
 
-        Raises ImageError for a wrong shape or type, before anything is sent; LinkLostError,
+        Raises ImageError for a wrong shape, type or range, before anything is sent; LinkLostError,
         PortError and the errors of `open` when the board is lost and does not come back.
         """
-        packed = self.manifest.image.pack(images)
+        scores, labels, _ = self._results(images)
+        return scores, labels
+
+    def _results(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, Ranking]:
+        manifest = self.manifest
         records = []
-        with contextlib.closing(self._run(packed, streaming=False)) as run:
+
+        def pack(contract: ImageContract) -> list[bytes]:
+            nonlocal manifest
+            # Another thread may have loaded another model while this call waited for its turn.
+            manifest = self.manifest
+            return contract.pack(images)
+
+        with contextlib.closing(self._run(pack, streaming=False)) as run:
             for record in run:
                 records.append(record)
                 if self._progress:
-                    self._progress(len(records), len(packed))
-        return self.manifest.unpack(records)
+                    self._progress(len(records), len(images))
+        return *manifest.unpack(records), manifest.ranking
 
-    def stream(self, images: Iterable[np.ndarray]) -> Iterator[Record]:
+    def stream(self, images: Iterable[np.ndarray]) -> Generator[Record, None, None]:
         """Results, in order, of images (shape each) that are taken as the line can carry them.
 
-        Closing the generator early drops the images on the way.
+        A source slower than the line, such as a camera, gets the results of all it gave before it
+        is asked for more. Closing the generator early drops the images on the way, and an error of
+        the source ends it the same way.
         """
-        packed = (self.manifest.image.pack(np.asarray(image)[None])[0] for image in images)
-        with contextlib.closing(self._run(packed, streaming=True)) as run:
+
+        def pack(contract: ImageContract) -> Iterator[bytes]:
+            return (contract.pack(np.asarray(image)[None])[0] for image in images)
+
+        with contextlib.closing(self._run(pack, streaming=True)) as run:
             for index, record in enumerate(run):
                 scores, labels = self.manifest.unpack([record])
-                yield Record(index, int(labels[0]), scores[0])
+                yield Record(index, int(labels[0]), scores[0], self.manifest.ranking)
 
-    def _run(self, packed: Iterable[bytes], *, streaming: bool) -> Generator[bytes, None, None]:
+    def _run(
+        self, pack: Callable[[ImageContract], Iterable[bytes]], *, streaming: bool
+    ) -> Generator[bytes, None, None]:
         """Packed images to records. Whatever ends it early leaves nothing behind in the link."""
         with self._use(streaming):
             connection, link = self._connection, self._connection.link
             count_every = min(10.0, 2**31 / self.manifest.clock_hz)
-            source = iter(packed)
+            source = iter(pack(self.manifest.image))
             more = True
             try:
                 connection.prepare()
                 self._count(restart=True)
                 counted_at = time.monotonic()
+                patient = True
                 while more or link.waiting_count or link.records:
                     while link.records:
                         record = link.records.popleft()
                         self._images += 1
                         yield record
                         connection.touch()
-                    while more and link.unsent_bytes < _BACKLOG_BYTES:
+                    patient = patient or not link.waiting_count
+                    asked_at = time.monotonic()
+                    while more and patient and link.unsent_bytes < _BACKLOG_BYTES:
                         image = next(source, None)
                         more = image is not None
                         if image is not None:
                             link.submit(image)
+                        if time.monotonic() - asked_at > _PATIENCE_S:
+                            patient = False
+                            connection.touch()  # the board was not listened to meanwhile
                     if link.waiting_count:
                         connection.step()
                     if time.monotonic() - counted_at > count_every:
@@ -206,14 +232,19 @@ class Accelerator:
 
     # --- weights --------------------------------------------------------------------------------
 
-    def load_weights(self, source: bytes | str | Path) -> None:
-        """Load weights of the same plan: a `weights.bin`'s bytes or path, or a bundle's path.
+    def load_weights(self, source: bytes | str | Path, **options: Any) -> None:
+        """Run another model on the same circuit, without a rebuild.
+
+        source: another bundle of the same plan, a model file or folder of the same structure (the
+        compiler part must be installed), or the bytes or path of a weights.bin. A weights.bin does
+        not say how its model takes images: they are taken as before.
+        options: for a model file, as `gen.load`; those of the bundle's own model unless given.
 
         The digest is read back. After a failure the board refuses images until a load succeeds;
-        the next call tries this one again.
+        the next call tries this one again. Raises WeightsError or BundleMismatchError with what
+        differs, ManifestError for damaged weights: all before anything is sent.
         """
-        load = self._find_load(source)
-        digest = check_load(load)
+        load, manifest = find_weights(source, self.manifest, options)
         wanted = len(self._connection.load)
         if len(load) != wanted:
             raise WeightsError(
@@ -222,24 +253,8 @@ class Accelerator:
             )
         with self._use(False):
             self._connection.link.drop()
-            self._connection.replace_weights(load, digest)
-
-    def _find_load(self, source: bytes | str | Path) -> bytes:
-        if isinstance(source, bytes):
-            return source
-        path = Path(source)
-        if path.is_dir():
-            manifest = Manifest.read(path)
-            if manifest.plan_hash != self.manifest.plan_hash:
-                raise BundleMismatchError(
-                    f"{path} has plan {manifest.plan_hash:08x}, the board has "
-                    f"{self.manifest.plan_hash:08x}: build and program that bundle instead"
-                )
-            return manifest.weights()
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise WeightsError(f"{path} cannot be read ({error.strerror})") from error
+            self.manifest = manifest
+            self._connection.replace_weights(load, manifest.weights_digest)
 
     # --- registers and statistics ---------------------------------------------------------------
 
@@ -251,15 +266,12 @@ class Accelerator:
 
     @property
     def statistics(self) -> Statistics:
-        busy, starved, stalled, frames = self._cycles
+        """A copy of the counts; may be asked for at any time, also while a call runs."""
         return Statistics(
             images=self._images,
             link_seconds=self._link_seconds,
-            core_seconds=busy / self.manifest.clock_hz,
-            busy_cycles=busy,
-            starved_cycles=starved,
-            stalled_cycles=stalled,
-            frames=frames,
+            core_seconds=self._counters.busy_cycles / self.manifest.clock_hz,
+            **self._counters.totals(),
             reconnects=self._connection.reconnects,
             link=replace(self._connection.link.counts),
         )
@@ -268,19 +280,13 @@ class Accelerator:
         """Count from here."""
         self._images = 0
         self._link_seconds = 0.0
-        self._cycles = [0] * len(_COUNTERS)
-        self._last_counters: list[int] | None = None
+        self._counters = DeviceCounters()
         self._connection.reconnects = 0
         self._connection.link.counts = LinkCounts()
 
     def _count(self, *, restart: bool = False) -> None:
-        """Add what the core counted since the last look; with `restart` only look."""
-        identity = self._connection.read_identity()
-        counters = [identity[register] for register in _COUNTERS]
-        if self._last_counters is not None and not restart:
-            for k, (new, old) in enumerate(zip(counters, self._last_counters, strict=True)):
-                self._cycles[k] += (new - old) & 0xFFFFFFFF
-        self._last_counters = counters
+        """Add what the board counted since the last look; with `restart` only look."""
+        self._counters.look(self._connection.read_identity(), restart=restart)
 
     @contextlib.contextmanager
     def _use(self, streaming: bool) -> Iterator[None]:

@@ -3,16 +3,17 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xnorforge.sw.errors import ImageError, ManifestError
+from xnorforge.sw.errors import ImageError, ManifestError, WeightsError
 from xnorforge.sw.protocol import LABEL_BYTES, crc32, record_bytes
 
-__all__ = ["ImageContract", "Manifest", "check_load"]
+__all__ = ["ImageContract", "Manifest", "Ranking", "check_load"]
 
 _SCHEMA_MAJOR = "1"
 
@@ -36,9 +37,26 @@ class ImageContract:
     image_bytes: int
     table: np.ndarray | None = None
 
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> "ImageContract":
+        """From the manifest's `input`. Raises KeyError, TypeError or ValueError."""
+        return cls(
+            shape=tuple(item["shape"]),
+            kind=item["kind"],
+            bits=item["bits"],
+            pixel=item["pixel"],
+            threshold=item["threshold"],
+            inverted=bool(item["inverted"]),
+            image_bytes=item["image_bytes"],
+            table=None if item.get("table") is None else np.array(item["table"], np.int64),
+        )
+
     def pack(self, images: np.ndarray) -> list[bytes]:
         """Images (N, *shape), or flattened, to the bytes of each. Raises ImageError."""
-        images = np.asarray(images)
+        try:
+            images = np.asarray(images)
+        except ValueError as error:  # rows of different lengths
+            raise ImageError(f"Images must be one array: {error}") from error
         size = int(np.prod(self.shape))
         if images.dtype != np.dtype(self.pixel):
             raise ImageError(f"Images must be {self.pixel}, not {images.dtype}: convert them")
@@ -65,6 +83,43 @@ class ImageContract:
 
 
 @dataclass(frozen=True)
+class Ranking:
+    """How scores of different classes compare: by `scale[c] * score[c] + offset[c]`.
+
+    scale, offset: int64 (classes,), or both None where scores compare as they are.
+    known: False after weights that came without the scales they belong to.
+    """
+
+    scale: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    known: bool = True
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any]) -> "Ranking":
+        """From the manifest's `output`. Raises TypeError or ValueError."""
+        if item.get("scale") is None:
+            return cls()
+        return cls(np.array(item["scale"], np.int64), np.array(item["offset"], np.int64))
+
+    def top(self, scores: np.ndarray, k: int) -> np.ndarray:
+        """The k best classes, best first, int64 (..., k), of scores (..., classes).
+
+        Of equal ones the lower class comes first. Raises ValueError where k is not 1 to classes.
+        """
+        classes = scores.shape[-1]
+        if not 1 <= k <= classes:
+            raise ValueError(f"k must be 1 to {classes}, the number of classes, not {k!r}")
+        if not self.known:
+            raise WeightsError(
+                "These weights came without the class scales that rank their scores: load them "
+                "from their bundle or model"
+            )
+        keys = scores if self.scale is None else scores * self.scale + self.offset
+        # A stable sort keeps equal keys in the order of their classes.
+        return np.argsort(-keys, axis=-1, kind="stable")[..., :k]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The driver's view of `manifest.json`."""
 
@@ -77,6 +132,7 @@ class Manifest:
     image: ImageContract
     classes: int
     score_bytes: int
+    ranking: Ranking
     weights_sha256: str
 
     @classmethod
@@ -105,17 +161,6 @@ class Manifest:
 
     @classmethod
     def _from_json(cls, path: Path, item: dict[str, Any]) -> "Manifest":
-        given = item["input"]
-        image = ImageContract(
-            shape=tuple(given["shape"]),
-            kind=given["kind"],
-            bits=given["bits"],
-            pixel=given["pixel"],
-            threshold=given["threshold"],
-            inverted=bool(given["inverted"]),
-            image_bytes=given["image_bytes"],
-            table=None if given.get("table") is None else np.array(given["table"], np.int64),
-        )
         return cls(
             path=path,
             name=str(item.get("name", path.name)),
@@ -123,9 +168,10 @@ class Manifest:
             weights_digest=int(item["weights_digest"]),
             clock_hz=float(item["clock_hz"]),
             baud=int(item["link"]["baud"]),
-            image=image,
+            image=ImageContract.from_json(item["input"]),
             classes=int(item["output"]["classes"]),
             score_bytes=int(item["output"]["score_bytes"]),
+            ranking=Ranking.from_json(item["output"]),
             weights_sha256=item["files"]["weights.bin"]["sha256"],
         )
 
@@ -157,8 +203,8 @@ class Manifest:
         return (scores ^ top) - top, labels
 
 
-def check_load(load: bytes) -> int:
+def check_load(load: bytes, name: str = "This weight load") -> int:
     """The digest at the end of a weight load. Raises ManifestError where it is not its CRC."""
     if len(load) < 4 or crc32(load[:-4]).to_bytes(4, "little") != load[-4:]:
-        raise ManifestError("These weights are damaged, their CRC does not match: compile again")
+        raise ManifestError(f"{name} is damaged, its CRC does not match: compile again")
     return int.from_bytes(load[-4:], "little")

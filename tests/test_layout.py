@@ -18,12 +18,15 @@ DRIVER = (
     "__init__",
     "connection",
     "driver",
+    "driver_async",
     "errors",
     "images",
     "link",
     "manifest",
     "protocol",
+    "statistics",
     "transport",
+    "weights",
 )
 DRIVER_PACKAGES = {"numpy", "serial", "cobs"}
 # What a whole folder may use of others' packages, at any depth.
