@@ -1,27 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Commands about boards, real or simulated: boards, doctor, serve, infer, program."""
+"""Commands about boards, real or simulated: boards, doctor, serve, program."""
 
 from __future__ import annotations
 
-import math
-import os
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import click
 
-from xnorforge.sw.cli_output import console, counter, emit, json_option, steps, table
-from xnorforge.sw.errors import HostError
+from xnorforge.sw.cli_output import console, emit, json_option, steps, table
 
-__all__ = ["boards", "doctor", "infer", "program", "serve"]
-
-
-def _positive(_context: Any, _parameter: Any, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise click.BadParameter(f"must be a positive number, not {value:g}.")
-    return value
+__all__ = ["boards", "doctor", "program", "serve"]
 
 
 @click.command()
@@ -145,114 +134,6 @@ def serve(bundle: str, port: int, as_json: bool) -> None:
     if status:
         click.echo(f"The virtual board ended with status {status}", err=True)
     click.get_current_context().exit(2 if status else 0)
-
-
-@click.command()
-@click.argument("bundle", type=click.Path())
-@click.argument("images", type=click.Path())
-@click.option("--port", required=True, help="Serial path, or socket://host:port.")
-@click.option("--baud", type=click.IntRange(1, 10**9), help="Instead of the bundle's.")
-@click.option("--images", "count", type=click.IntRange(1), help="Only the first ones.")
-@click.option("--key", help="Name of the image array in an .npz.")
-@click.option(
-    "--timeout", type=float, default=5.0, show_default=True, help="Seconds.", callback=_positive
-)
-@click.option("-o", "--output", type=click.Path(), help="Write scores and labels to an .npz.")
-@json_option
-def infer(
-    bundle: str,
-    images: str,
-    port: str,
-    baud: int | None,
-    count: int | None,
-    key: str | None,
-    timeout: float,
-    output: str | None,
-    as_json: bool,
-) -> None:
-    """Classify images on a board.
-
-    \b
-    xnorforge infer build/net digits.npz --port /dev/ttyUSB1
-    xnorforge infer build/net mnist/ --images 1000 --port socket://127.0.0.1:4000
-    """
-    from xnorforge.sw.driver import Accelerator
-    from xnorforge.sw.images import load_images
-    from xnorforge.sw.manifest import Manifest
-
-    manifest = Manifest.read(bundle)
-    arrays, truth = load_images(
-        images, key=key, shape=manifest.image.shape, pixel=manifest.image.pixel
-    )
-    arrays = arrays[:count]
-    target = None if output is None else _npz_target(output)
-    started = time.perf_counter()
-    with (
-        counter("Classifying") as progress,
-        Accelerator.open(bundle, port, baud=baud, timeout=timeout, progress=progress) as board,
-    ):
-        scores, labels = board.results(arrays)
-        seconds = time.perf_counter() - started
-        statistics = board.statistics
-    result = _summary(labels, None if truth is None else truth[:count], seconds, statistics)
-    if target is not None:
-        _save_npz(target, scores=scores, labels=labels)
-        result["output"] = str(target)
-    if as_json:
-        emit({**result, "labels": labels.tolist(), "scores": scores.tolist()})
-        return
-    shown = " ".join(map(str, labels[:50]))
-    click.echo(f"Labels: {shown}{' ...' if len(labels) > 50 else ''}")
-    if "correct" in result:
-        share = result["correct"] / result["images"]
-        click.echo(f"{result['correct']} of {result['images']} right ({share:.2%})")
-    click.echo(
-        f"{result['images']} images in {seconds:.2f} s over the link; the core was busy for "
-        f"{result['core_seconds'] * 1e3:.3f} ms by its own clock"
-    )
-
-
-def _npz_target(output: str) -> Path:
-    """Where to write, looked at before the board is used rather than after."""
-    target = Path(output if output.endswith(".npz") else f"{output}.npz")
-    if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise click.BadParameter(
-            f"{target} cannot be written: choose a file in a folder that exists and is writable",
-            param_hint="'--output'",
-        )
-    return target
-
-
-def _save_npz(target: Path, **arrays: Any) -> None:
-    import numpy as np
-
-    aside = target.with_name(f".{target.name}.part")
-    try:
-        with aside.open("wb") as file:
-            np.savez(file, **arrays)
-        aside.replace(target)
-    except OSError as error:
-        raise HostError(
-            f"{target} cannot be written ({error.strerror or error}): make room or choose another "
-            "file"
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _summary(labels: Any, truth: Any, seconds: float, statistics: Any) -> dict[str, Any]:
-    result = {
-        "images": len(labels),
-        "seconds": seconds,
-        "link_seconds": statistics.link_seconds,
-        "core_seconds": statistics.core_seconds,
-        "busy_cycles": statistics.busy_cycles,
-        "starved_cycles": statistics.starved_cycles,
-        "stalled_cycles": statistics.stalled_cycles,
-    }
-    if truth is not None:
-        result["correct"] = int((labels == truth).sum())
-    return result
 
 
 @click.command()

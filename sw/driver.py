@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from xnorforge.sw.connection import Connection
-from xnorforge.sw.errors import AcceleratorError, WeightsError
+from xnorforge.sw.errors import AcceleratorError
 from xnorforge.sw.link import LinkCounts
 from xnorforge.sw.manifest import ImageContract, Manifest, Ranking
 from xnorforge.sw.protocol import Register
 from xnorforge.sw.statistics import DeviceCounters, Statistics
 from xnorforge.sw.transport import open_transport
-from xnorforge.sw.weights import find_weights
+from xnorforge.sw.weights import check_size, find_weights
 
 __all__ = ["Accelerator", "Record", "Statistics"]
 
@@ -84,15 +84,18 @@ class Accelerator:
         baud: int | None = None,
         timeout: float = 5.0,
         load: str = "auto",
+        weights: bytes | str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        **options: Any,
     ) -> "Accelerator":
         """Connect to a board, check that it holds the bundle's plan, and load weights.
 
         port: a serial path or URL, or the `socket://host:port` of a virtual board. baud: the
         bundle's unless given. timeout: seconds without progress before a call fails. load:
         "auto" where the board's weights differ, "always", or "never" (then weights that differ
-        are an error). progress: called with (done, total), of a load's bytes or of images.
+        are an error). weights, options: to run instead of the bundle's own, as `load_weights`
+        takes them. progress: called with (done, total), of a load's bytes or of images.
         clock: seconds for every timeout; a simulated board's own where it is far from real time.
 
         Raises ManifestError, PortError, SilentDeviceError, ForeignDeviceError,
@@ -100,7 +103,12 @@ class Accelerator:
         """
         if load not in ("auto", "always", "never"):
             raise ValueError(f"load must be 'auto', 'always' or 'never', not {load!r}")
+        if options and weights is None:
+            raise TypeError(f"open() has no {', '.join(options)}, and no weights that take it")
         manifest = Manifest.read(bundle)
+        own = manifest.weights()
+        chosen, manifest = find_weights(own if weights is None else weights, manifest, options)
+        check_size(chosen, own)
         rate = baud or manifest.baud
         connection = Connection(
             manifest,
@@ -111,6 +119,7 @@ class Accelerator:
             progress=progress,
             clock=clock,
         )
+        connection.load, connection.digest = chosen, manifest.weights_digest
         try:
             connection.start(load_always=load == "always")
         except BaseException:
@@ -245,12 +254,7 @@ class Accelerator:
         differs, ManifestError for damaged weights: all before anything is sent.
         """
         load, manifest = find_weights(source, self.manifest, options)
-        wanted = len(self._connection.load)
-        if len(load) != wanted:
-            raise WeightsError(
-                f"These weights have {len(load)} bytes, the board's plan takes {wanted}: they "
-                "belong to another plan"
-            )
+        check_size(load, self._connection.load)
         with self._use(False):
             self._connection.link.drop()
             self.manifest = manifest

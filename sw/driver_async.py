@@ -64,15 +64,25 @@ class AsyncAccelerator:
         baud: int | None = None,
         timeout: float = 5.0,
         load: str = "auto",
+        weights: bytes | str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        **options: Any,
     ) -> "AsyncAccelerator":
         """A board that `async with` connects to; arguments and errors as `Accelerator.open`.
 
         progress is called in the board's thread.
         """
         connect = functools.partial(
-            Accelerator.open, bundle, port, baud=baud, timeout=timeout, load=load, progress=progress
+            Accelerator.open,
+            bundle,
+            port,
+            baud=baud,
+            timeout=timeout,
+            load=load,
+            weights=weights,
+            progress=progress,
+            **options,
         )
         return cls(connect, clock)
 

@@ -13,7 +13,7 @@ from typing import Any
 from xnorforge.sw.errors import BundleMismatchError, WeightsError
 from xnorforge.sw.manifest import ImageContract, Manifest, Ranking, check_load
 
-__all__ = ["find_weights"]
+__all__ = ["check_size", "find_weights"]
 
 
 def find_weights(
@@ -26,10 +26,15 @@ def find_weights(
 
     Raises WeightsError, BundleMismatchError, ManifestError.
     """
+    path = Path("weights.bin" if isinstance(source, bytes) else source)
+    is_bundle = (path / "manifest.json").is_file()
+    if options and (is_bundle or path.suffix == ".bin"):
+        raise WeightsError(
+            f"{path} is no model: leave out {', '.join(options)}, which say how to read one"
+        )
     if isinstance(source, bytes):
-        return source, _without_model(manifest, check_load(source))
-    path = Path(source)
-    if (path / "manifest.json").is_file():
+        return source, _without_model(manifest, check_load(source), path.name)
+    if is_bundle:
         other = Manifest.read(path)
         if other.plan_hash != manifest.plan_hash:
             raise BundleMismatchError(
@@ -48,18 +53,27 @@ def find_weights(
             load = path.read_bytes()
         except OSError as error:
             raise WeightsError(f"{path} cannot be read ({error.strerror})") from error
-        return load, _without_model(manifest, check_load(load, str(path)))
+        return load, _without_model(manifest, check_load(load, str(path)), path.name)
     if not path.exists():
         raise WeightsError(f"{path} does not exist: give a model, a bundle or a weights.bin")
     return _from_model(path, manifest, options)
 
 
-def _without_model(manifest: Manifest, digest: int) -> Manifest:
+def check_size(load: bytes, own: bytes) -> None:
+    """Raises WeightsError for a load of another size than the bundle's own."""
+    if len(load) != len(own):
+        raise WeightsError(
+            f"These weights have {len(load)} bytes, the board's plan takes {len(own)}: they "
+            "belong to another plan"
+        )
+
+
+def _without_model(manifest: Manifest, digest: int, name: str) -> Manifest:
     """Weights alone do not tell how their model takes its images and compares its classes."""
-    ranking = manifest.ranking
-    if ranking.scale is not None and digest != manifest.weights_digest:
-        ranking = replace(ranking, known=False)
-    return replace(manifest, weights_digest=digest, ranking=ranking)
+    if digest == manifest.weights_digest:
+        return manifest
+    ranking = replace(manifest.ranking, known=manifest.ranking.scale is None)
+    return replace(manifest, name=name, weights_digest=digest, ranking=ranking)
 
 
 def _from_model(path: Path, manifest: Manifest, options: dict[str, Any]) -> tuple[bytes, Manifest]:

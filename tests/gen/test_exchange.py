@@ -3,6 +3,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ from xnorforge.gen.exchange import exchange, model_weights
 from xnorforge.gen.layers import Conv, WeightType
 from xnorforge.gen.network import Head
 from xnorforge.gen.planner import make_plan
+from xnorforge.sim.board import VirtualBoard
 from xnorforge.sim.random_networks import dense_network, random_network
+from xnorforge.sw.cli import run
+from xnorforge.sw.driver import Accelerator
+from xnorforge.sw.errors import WeightsError
+from xnorforge.sw.manifest import Ranking
 
 
 def bundle_of(network, path, **options):
@@ -179,3 +185,41 @@ def test_what_is_no_bundle_or_no_model_is_refused(bundle, chain, tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"broken\.onnx"):
         model_weights(tmp_path / "broken.onnx", bundle)
+
+
+@pytest.mark.timeout(300)
+def test_two_models_alternate_on_the_virtual_board_without_a_rebuild(chain, tmp_path, capsys):
+    """In Python and on the command line; their input bits have different thresholds."""
+    paths = [
+        save_model(chain, tmp_path / f"{k}.onnx", k, sizes=(16, 10, 4), centre=0.6 + 0.8 * k)
+        for k in range(2)
+    ]
+    networks = [load(path) for path in paths]
+    own = str(networks[0].plan(board="icebreaker").compile(tmp_path / "net").path)
+    images = np.random.default_rng(9).integers(0, 256, (40, 16)).astype(np.uint8)
+    wanted = [network.scores(images) for network in networks]
+    assert (wanted[0] != wanted[1]).any()
+    np.save(tmp_path / "images.npy", images)
+    larger = save_model(chain, tmp_path / "larger.onnx", 3, sizes=(16, 11, 4))
+    with VirtualBoard(own) as server:
+        with Accelerator.open(own, server.socket) as board:
+            for turn in (1, 0, 1, 0):
+                board.load_weights(paths[turn])
+                assert (board.scores(images) == wanted[turn]).all()
+            with pytest.raises(WeightsError, match=r"larger\.onnx does not go .*rows 11, not 10"):
+                board.load_weights(larger)
+            assert (board.scores(images) == wanted[0]).all()
+        port = ["--port", server.socket]
+        command = ["load", own, str(paths[1]), *port]
+        assert run([*command, "--json"]) == 0
+        digest = json.loads(capsys.readouterr().out)["weights_digest"]
+        assert run(command) == 0
+        assert f"1: weights {digest:08x} loaded and read back" in capsys.readouterr().out
+        assert run([*command, "--input-scale", "0.004"]) == 0
+        capsys.readouterr()
+        command = ["infer", own, str(tmp_path / "images.npy"), *port, "--top", "2"]
+        for turn, more in ((1, ["--weights", str(paths[1])]), (0, [])):
+            assert run([*command, *more, "--json"]) == 0
+            found = json.loads(capsys.readouterr().out)
+            assert found["scores"] == wanted[turn].tolist()
+            assert found["top"] == Ranking().top(wanted[turn], 2).tolist()
