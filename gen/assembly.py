@@ -13,6 +13,7 @@ from xnorforge.gen.cycles import StageConfig
 from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import INPUT, Network
 from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan, WindowPlan
+from xnorforge.hw.boot_rom import BootRomConfig
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.store import StoreConfig
@@ -35,7 +36,7 @@ class CoreParts:
     beats: of an image. stages: the datapath, each behind those it takes from. wires: what each
     stage takes. owners: the layer each stage belongs to, a converter to the one it feeds; "head".
     stores: (name, config, words) in the weight chain's order; constant ones among them are no
-    part of the chain.
+    part of the chain. patchable: nothing but words of memories depends on the network's numbers.
     """
 
     beats: int
@@ -43,6 +44,7 @@ class CoreParts:
     wires: tuple[tuple[Wire, ...], ...]
     owners: tuple[str, ...]
     stores: tuple[tuple[str, StoreConfig, list[int]], ...] = field(repr=False)
+    patchable: bool = False
 
     @property
     def head(self) -> HeadConfig:
@@ -76,6 +78,16 @@ class CoreParts:
         return b"".join(config.pack(words) for _, config, words in self.stores)
 
     @property
+    def boot_config(self) -> BootRomConfig:
+        """The boot ROM of patchable parts."""
+        return BootRomConfig(sum(config.load_bytes for _, config, _ in self.stores if config.boots))
+
+    def boot_words(self) -> list[int]:
+        """The boot ROM's words."""
+        shares = b"".join(config.pack(words) for _, config, words in self.stores if config.boots)
+        return self.boot_config.words(shares, protocol.crc32(self.payload()))
+
+    @property
     def must_load(self) -> bool:
         """Whether the core powers up without a model, since not all its memories can hold one."""
         return not all(config.initialised for _, config, _ in self.stores)
@@ -94,7 +106,11 @@ def core_parts(network: Network, plan: Plan) -> CoreParts:
         tuple(builder.stages),
         tuple(builder.wires),
         tuple(builder.owners),
-        tuple(builder.stores),
+        tuple(
+            (name, replace(config, patchable=plan.patchable), words)
+            for name, config, words in builder.stores
+        ),
+        plan.patchable,
     )
 
 

@@ -14,7 +14,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,13 @@ from xnorforge.gen.build_result import (
 from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.constraints import Clock
 from xnorforge.gen.errors import BundleError, PlanError, RouteError, ToolError
+from xnorforge.gen.memory_contents import MemoryContents, memory_contents
 from xnorforge.gen.tools import Progress, find_tool
 
 __all__ = ["DEFAULT_SEEDS", "BuildResult", "TimingError", "build", "build_verilog"]
+
+BLANK = "blank.v"
+"""The Verilog that a patchable design was placed and routed from."""
 
 
 class TimingError(ToolError):
@@ -71,13 +76,15 @@ def build(
     force: bool = False,
     progress: Progress | None = None,
     report: SeedReport | None = None,
+    routed: BuildResult | None = None,
 ) -> BuildResult:
     """Make the bitstream of a bundle under its `results/build`.
 
     seeds: tried in this order until timing is met; without them `DEFAULT_SEEDS`, and a finished
     result of any seed will do. best: route all of them and keep the fastest. jobs: seeds tried at
     a time; without it as many as processors and memory allow. force: make it even if nothing
-    changed, and run every step. report: is told of every seed.
+    changed, and run every step. report: is told of every seed. routed: a build of another bundle
+    of the same patchable plan; only its memories are filled anew.
     Raises BundleError, PlanError (bundle without a board), TimingError, ToolError.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
@@ -99,7 +106,14 @@ def build(
         force=force,
         progress=progress,
         report=report,
+        contents=partial(_contents, bundle) if plan.patchable else None,
+        routed=routed,
     )
+
+
+def _contents(bundle: Bundle) -> MemoryContents:
+    patcher = plan_board(bundle.plan).device.family.patcher
+    return memory_contents(bundle.network, bundle.plan, patcher)
 
 
 def build_verilog(
@@ -115,11 +129,14 @@ def build_verilog(
     force: bool = False,
     progress: Progress | None = None,
     report: SeedReport | None = None,
+    contents: Callable[[], MemoryContents] | None = None,
+    routed: BuildResult | None = None,
 ) -> BuildResult:
     """`build` for any Verilog whose module `top` has the ports of `gen.boards.PORTS`.
 
     clock_hz: what its PLL must make. baud: of its UART, so that no clock is advised that this
-    cannot be divided from. out: the result folder; it is replaced as a whole.
+    cannot be divided from. out: the result folder; it is replaced as a whole. contents: of a
+    patchable design; its blank Verilog is then placed and routed. routed: as of `build`.
     """
     if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise ToolError(f"A build needs at least one job, not {jobs!r}")
@@ -127,7 +144,8 @@ def build_verilog(
     family = board.device.family
     tools = {
         name: f"{tool.package} {tool.version}"
-        for name in ("yosys", family.place_and_route, family.packer)
+        for name in ("yosys", family.place_and_route, family.packer, family.patcher)
+        if name and (name != family.patcher or contents is not None)
         for tool in [find_tool(name)]
     }
     if not verilog.is_file():
@@ -145,9 +163,20 @@ def build_verilog(
         with only_one(out), work_folder(out) as work:
             shutil.rmtree(logs, ignore_errors=True)
             logs.mkdir()
-            flow = Flow(verilog, board, work, logs, fresh=force, progress=progress)
-            found = _make(flow, clock_hz, baud, wanted, best, jobs or default_jobs(), report)
+            memories = None if contents is None else contents()
+            source = verilog
+            if memories is not None:
+                source = work / BLANK
+                source.write_text(memories.verilog)
+            flow = Flow(source, board, work, logs, fresh=force, progress=progress)
+            if routed is not None and memories is not None:
+                found = _fill(flow, routed, memories)
+            else:
+                count = jobs or default_jobs()
+                found = _make(flow, clock_hz, baud, wanted, best, count, report, memories)
             _check_unchanged(verilog, digest)
+            if memories is not None:
+                shutil.copyfile(verilog, work / "accelerator.v")
             item = {"key": key, "asked": asked, "tools": tools, **found}
             item["files"] = file_digests(work)
             (work / "report.json").write_text(json.dumps(item, indent=1, sort_keys=True) + "\n")
@@ -180,8 +209,12 @@ def _make(
     best: bool,
     jobs: int,
     report: SeedReport | None,
+    contents: MemoryContents | None,
 ) -> dict[str, Any]:
-    """All steps; leaves the result's files in the work folder and gives the report."""
+    """All steps; leaves the result's files in the work folder and gives the report.
+
+    contents: of a design whose memories are blank.
+    """
     seconds: dict[str, float] = {}
     synthesis = flow.synthesise()
     seconds["synthesis"] = synthesis.seconds
@@ -201,7 +234,10 @@ def _make(
     )
     chosen = _choose(found, seeds, best, flow.board, clock, pll_clocks(flow.board, baud))
     seconds["place_and_route"] = sum(seed.seconds for seed in found.values())
-    packing = flow.pack(chosen.seed)
+    routed = flow.routed(chosen.seed)
+    if contents is not None:
+        routed, seconds["fill"] = flow.fill(routed, contents)
+    packing = flow.pack(routed)
     seconds["pack"] = packing.seconds
     seconds["total"] = sum(seconds.values())
     reused = [
@@ -212,7 +248,7 @@ def _make(
     work, suffix = flow.work, flow.family.routed_suffix
     os.rename(work / f"seed{chosen.seed}-timing.json", work / "timing.json")
     os.rename(work / flow.routed(chosen.seed), work / f"routed{suffix}")
-    for path in work.glob("seed*"):
+    for path in (*work.glob("seed*"), *work.glob("filled*")):
         path.unlink()
     used, available = flow.cells(work / "timing.json")
     assert chosen.timing is not None
@@ -228,6 +264,28 @@ def _make(
         "seeds": {s.seed: s.timing.fmax_hz for s in found.values() if s.timing is not None},
         "failed": {s.seed: str(s.error) for s in found.values() if s.timing is None},
         "reused": reused,
+        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+    }
+
+
+def _fill(flow: Flow, routed: BuildResult, contents: MemoryContents) -> dict[str, Any]:
+    """As `_make`, from the result of another network of the plan: fill and pack."""
+    if (routed.folder / BLANK).read_text() != contents.verilog:
+        raise BundleError(f"{routed.folder} is of another circuit: build the bundle")
+    result = json.loads((routed.folder / "report.json").read_text())
+    made_anew = ("accelerator.v", "report.json", routed.bitstream.name)
+    for name in result["files"].keys() - set(made_anew):
+        shutil.copyfile(routed.folder / name, flow.work / name)
+    filled, fill_seconds = flow.fill(f"routed{flow.family.routed_suffix}", contents)
+    packing = flow.pack(filled)
+    for path in flow.work.glob("filled*"):
+        path.unlink()
+    seconds = {"fill": fill_seconds, "pack": packing.seconds}
+    seconds["total"] = sum(seconds.values())
+    kept = ("board", "device", "clock_hz", "constraint_hz", "fmax_hz", "seed", "seeds", "failed")
+    return {
+        **{name: result[name] for name in (*kept, "used", "available")},
+        "reused": ["synthesis", f"seed {result['seed']}"],
         "seconds": {step: round(value, 3) for step, value in seconds.items()},
     }
 

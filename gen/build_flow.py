@@ -36,6 +36,7 @@ from xnorforge.gen.constraints import (
 )
 from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import OverfullError, PlanError, RouteError, ToolError
+from xnorforge.gen.memory_contents import MemoryContents, check_filled
 from xnorforge.gen.synthesis import synthesis_script
 from xnorforge.gen.tools import Progress
 from xnorforge.hw.pll_config import PllConfig
@@ -251,9 +252,24 @@ class Flow:
         timing = read_timing(item, clock.pll.output_hz)
         return Seed(seed, timing, None, done.seconds, done.kept)
 
-    def pack(self, seed: int) -> StepResult:
-        """The bitstream of a routed seed."""
-        routed = self.routed(seed)
+    def fill(self, routed: str, contents: MemoryContents) -> tuple[str, float]:
+        """Name of the routed result with its blank memories filled, and the seconds it took.
+
+        Raises ToolError where not every memory is found in it.
+        """
+        seconds, source = 0.0, routed
+        for number, replacement in enumerate(contents.replacements()):
+            target = f"filled{number}{self.family.routed_suffix}"
+            step = replacement.step(self.family.patcher, self.work, number, source, target)
+            seconds += self._run(step, f"fill{number}.log").seconds
+            for name in step.reads[1:]:
+                (self.work / name).unlink()
+            source = target
+        check_filled(self.work / routed, self.work / source, contents, self.logs / "fill0.log")
+        return source, seconds
+
+    def pack(self, routed: str) -> StepResult:
+        """The bitstream of a routed result."""
         step = Step(
             tool=self.family.packer,
             args=tuple(pack_args(self.board, routed, self.bitstream)),

@@ -8,13 +8,14 @@ from amaranth.lib.wiring import In, Out
 from xnorforge.gen.assembly import IMAGE, CoreParts
 from xnorforge.gen.cycles import StageConfig
 from xnorforge.hw.add import AddConfig, AddUnit
+from xnorforge.hw.boot_rom import BootRom
 from xnorforge.hw.concat import ConcatConfig, ConcatUnit
 from xnorforge.hw.config_chain import ConfigHead
 from xnorforge.hw.fork import Fork, ForkConfig
 from xnorforge.hw.head import ArgMaxHead, HeadConfig
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
 from xnorforge.hw.pool import PoolConfig, PoolReducer
-from xnorforge.hw.store import Store
+from xnorforge.hw.store import Store, blank_words
 from xnorforge.hw.tally import Cycle, Tally
 from xnorforge.hw.threshold import ThresholdConfig, ThresholdUnit
 from xnorforge.hw.tile_pool import TilePool, TilePoolConfig
@@ -51,14 +52,18 @@ class Core(wiring.Component):
         Width of an image beat (lanes x element bits).
     plan_hash : int
         Read as a register.
+    blank : bool
+        Of patchable parts: block RAMs hold words that tell them apart instead of the network's, so
+        that the circuit is the same for every network of the plan.
 
     Members
     -------
     As docs/architecture.md, "Core": plain signals, so that the Verilog module reads well.
     """
 
-    def __init__(self, *, parts: CoreParts, image_bits: int, plan_hash: int):
+    def __init__(self, *, parts: CoreParts, image_bits: int, plan_hash: int, blank: bool = False):
         self.parts = parts
+        self.blank = blank
         self.plan_hash = plan_hash
         super().__init__(
             {
@@ -86,9 +91,13 @@ class Core(wiring.Component):
 
         # --- weights: the chain's head, then every store in load order
         payload = parts.payload()
+        boot, digest = None, None if parts.must_load else protocol.crc32(payload)
+        if parts.patchable:
+            rom = parts.boot_config
+            words = blank_words("boot", rom.memory) if self.blank else parts.boot_words()
+            boot, digest = BootRom(config=rom, words=words), None
         m.submodules.config = chain = ConfigHead(
-            load_bytes=len(payload),
-            init_digest=None if parts.must_load else protocol.crc32(payload),
+            load_bytes=len(payload), init_digest=digest, boot=boot
         )
         m.d.comb += [
             chain.i.payload.data.eq(self.config_data),
@@ -99,7 +108,8 @@ class Core(wiring.Component):
         stores = {}
         load = chain.load_o
         for name, shape, words in parts.stores:
-            m.submodules[_store_name(name)] = stores[name] = store = Store(config=shape, init=words)
+            store = Store(config=shape, init=words, blank=name if self.blank else "")
+            m.submodules[_store_name(name)] = stores[name] = store
             if shape.loadable:
                 wiring.connect(m, load, store.load_i)
                 load = store.load_o

@@ -22,7 +22,8 @@ class Family:
     block_ram_shapes: (width, depth) of one block as a simple dual-port memory, widest first.
     lut_ram: look-up tables can be memory (distributed RAM).
     synthesis: yosys command that maps to the family, without `-top` and `-json`.
-    place_and_route, packer: names in `gen.tools`. plls: kinds of `hw.pll` that it has.
+    place_and_route, packer, patcher: names in `gen.tools`; no patcher where nothing can replace
+        the words of block RAMs in a routed result. plls: kinds of `hw.pll` that it has.
     constraints_suffixes: of the constraint files that nextpnr reads, pins first.
     routed_suffix, routed_option: suffix of nextpnr's routed result, and the option that names it.
     cell_keys: what nextpnr's report calls logic cells, memories and DSPs; several are added up.
@@ -44,6 +45,7 @@ class Family:
     routed_option: str
     cell_keys: dict[str, tuple[str, ...]]
     flip_flop_prefix: str
+    patcher: str = ""
 
     @property
     def block_ram_bits(self) -> int:
@@ -105,6 +107,7 @@ _ICE40 = Family(
         "dsps": ("ICESTORM_DSP",),
     },
     flip_flop_prefix="SB_DFF",
+    patcher="icebram",
 )
 _ECP5 = Family(
     name="ecp5",
@@ -125,6 +128,7 @@ _ECP5 = Family(
         "dsps": ("MULT18X18D",),
     },
     flip_flop_prefix="TRELLIS_FF",
+    patcher="ecpbram",
 )
 _GOWIN = Family(
     name="gowin",

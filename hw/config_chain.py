@@ -2,11 +2,14 @@
 """Head of the weight chain: checks a load and says whether the memories hold a whole model.
 
       i --> register --+--> load_o --> store --> store --> ... --> load_i (back again)
-                       +--> CRC-32
+      boot ROM --------+--> CRC-32
 
 A load is a payload of a known length and its CRC-32 (zlib's), little endian. The stores are
 written while it arrives; the model counts as valid only when the CRC matched *and* the last store
 has taken its share.
+
+A circuit whose words can be replaced in its bitstream holds them in block RAMs only. What its other
+stores need, and the digest, come down the chain from a boot ROM once after power-up.
 """
 
 import zlib
@@ -18,6 +21,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from xnorforge.hw.boot_rom import BootRom
 from xnorforge.hw.store_loader import LOAD
 
 __all__ = ["CONFIG_BYTE", "ConfigHead"]
@@ -48,6 +52,8 @@ class ConfigHead(wiring.Component):
     load_bytes : bytes of the payload, which must be the sum of the stores' `load_bytes`
     init_digest : CRC-32 of the payload that the memories power up with; None where some memory
         powers up with anything: the model is then invalid until it is loaded
+    boot : BootRom that brings the digest, and a share to every store that boots; then
+        `init_digest` is None. None in a chain that is never booted
 
     Members
     -------
@@ -61,10 +67,11 @@ class ConfigHead(wiring.Component):
         CRC-32 of the payload in the memories; zero while the model is invalid.
     """
 
-    def __init__(self, *, load_bytes: int, init_digest: int | None):
+    def __init__(self, *, load_bytes: int, init_digest: int | None, boot: BootRom | None = None):
         self.check(load_bytes, init_digest)
         self.load_bytes = load_bytes
         self.init_digest = init_digest
+        self._boot = boot
         super().__init__(
             {
                 "i": In(stream.Signature(CONFIG_BYTE, always_ready=True)),
@@ -127,6 +134,8 @@ class ConfigHead(wiring.Component):
             self.load_o.valid.eq(payload | accepted),
             self.load_o.data.eq(byte),
         ]
+        if self._boot is not None:
+            self._booted(m, start, register, matched)
         with m.If(start):
             m.d.sync += [
                 left.eq(self.load_bytes - 1),
@@ -146,6 +155,24 @@ class ConfigHead(wiring.Component):
             with m.If(matched & self.load_i.valid):
                 m.d.sync += model_valid.eq(1)
         return m
+
+    def _booted(self, m, start, register, matched) -> None:
+        """Boot bytes go down the chain; those of the digest also prove, as they come back, that
+        the last store has its share."""
+        m.submodules.boot = boot = self._boot
+        m.d.comb += boot.stop.eq(start | self.model_valid)
+        with m.If(start):
+            m.d.sync += self.load_o.data.eq(0)
+        with m.Elif(boot.start):
+            m.d.sync += [self.load_o.start.eq(1), self.load_o.data.eq(1)]
+        with m.If(boot.valid):
+            m.d.sync += self.load_o.valid.eq(1)
+            with m.If(~start):
+                m.d.sync += self.load_o.data.eq(boot.data)
+            with m.If(boot.seal):
+                m.d.sync += register.eq(Cat(register[8:], ~boot.data))
+                with m.If(boot.last):
+                    m.d.sync += matched.eq(1)
 
 
 def _crc_step(register: Value, byte: Value) -> Value:

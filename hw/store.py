@@ -16,7 +16,8 @@ of that register, built from multiplexers whose equal parts are shared.
 
 from collections.abc import Sequence
 from functools import reduce
-from operator import or_
+from itertools import groupby
+from operator import attrgetter, or_
 
 from amaranth import *
 from amaranth.lib import wiring
@@ -32,6 +33,7 @@ from xnorforge.hw.store_config import (
     SPRAM_SHAPE,
     StoreConfig,
     StoreFamily,
+    blank_words,
 )
 from xnorforge.hw.store_loader import LOAD, StoreLoader
 
@@ -43,6 +45,7 @@ __all__ = [
     "Store",
     "StoreConfig",
     "StoreFamily",
+    "blank_words",
 ]
 
 
@@ -51,8 +54,8 @@ class Store(wiring.Component):
 
     `data` shows the word of `address` `config.latency` cycles later. While a load is under way
     `data` carries anything. Memories (and the register of a store of depth 1) power up with
-    `init`, SPRAM with anything, and are not touched by a reset. A constant store has `init` for
-    ever.
+    `init`, SPRAM with anything, one that boots with 0, and are not touched by a reset. A constant
+    store has `init` for ever.
 
     Throughput: 1 word per cycle.  Latency: `config.latency` cycles.  Cost: `config.block_rams`,
     `config.sprams` or `config.lut_rams`, plus loader and multiplexers as in docs/blocks/stores.md.
@@ -61,6 +64,8 @@ class Store(wiring.Component):
     ----------
     config : StoreConfig
     init : words at power-up
+    blank : a name, different for every store: the memories of a patchable store that stay in the
+        bitstream then power up with `blank_words` instead, by which they are found there
 
     Members
     -------
@@ -71,9 +76,12 @@ class Store(wiring.Component):
         Weight chain, see `xnorforge.hw.store_loader`. A constant store has neither.
     """
 
-    def __init__(self, *, config: StoreConfig, init: Sequence[int]):
+    def __init__(self, *, config: StoreConfig, init: Sequence[int], blank: str = ""):
         self.config = config
+        self._blank = blank if config.patchable and not config.boots else ""
         self._words = config.check(init)
+        if config.boots:
+            self._words = [0] * config.depth
         load = {"load_i": In(LOAD), "load_o": Out(LOAD)} if config.loadable else {}
         ports = {
             "address": In(config.readers * config.address_bits),
@@ -94,7 +102,11 @@ class Store(wiring.Component):
         if not config.loadable:
             m.d.comb += self.data.eq(Cat(self._constant(m, address) for address in wanted))
             return m
-        m.submodules.loader = loader = StoreLoader(columns=config.columns, depth=config.depth)
+        m.submodules.loader = loader = StoreLoader(
+            columns=config.columns,
+            depth=config.depth,
+            boots=config.boots if config.patchable else None,
+        )
         wiring.connect(m, wiring.flipped(self.load_i), loader.load_i)
         wiring.connect(m, loader.load_o, wiring.flipped(self.load_o))
         data = [self._reader(m, loader, number, address) for number, address in enumerate(wanted)]
@@ -112,11 +124,11 @@ class Store(wiring.Component):
 
         parts, low = [], 0
         for column, bits in enumerate(config.columns):
-            words = [word >> low & (1 << bits) - 1 for word in self._words]
             if config.depth == 1:
-                parts.append(self._register(m, loader, column, words[0]))
+                word = self._words[0] >> low & (1 << bits) - 1
+                parts.append(self._register(m, loader, column, word))
             else:
-                values = self._banks(m, loader, column, words, number, address)
+                values = self._banks(m, loader, column, number, address)
                 parts.append(self._select(m, column, values, addresses))
             low += bits
         return Cat(parts)
@@ -159,30 +171,24 @@ class Store(wiring.Component):
             m.d.sync += value.eq(loader.column_data(column))
         return value
 
-    def _banks(self, m, loader, column, words, number, address):
+    def _banks(self, m, loader, column, number, address):
         """Every bank's word of the low address bits, `read_registers` cycles later.
 
         number, address: the reader.
         """
         config = self.config
-        bits, count = config.columns[column], config.banks(column)
-        width, depth = config.tile(column)
+        count, depth = config.banks(column), config.tile(column)[1]
         write, data = loader.write[column], loader.column_data(column)
         values = []
-        for bank in range(count):
+        memories = config.memories(self._words, column, number)
+        for bank, members in groupby(memories, attrgetter("bank")):
             enable = write if count == 1 else write & (loader.address[ceil_log2(depth) :] == bank)
-            bank_words = words[bank * depth : (bank + 1) * depth]
             pieces = []
-            for low in range(0, bits, width):
-                high = min(low + width, bits)
-                shape = {
-                    "width": high - low,
-                    "depth": depth if count > 1 else config.depth,
-                    "init": [word >> low & (1 << high - low) - 1 for word in bank_words],
-                }
-                ram = self._ram(m, loader, write, address, **shape)
-                name = f"column_{column}_bank_{bank}_bit_{low}"
-                m.submodules[f"{name}_reader_{number}" if number else name] = ram
+            for memory in members:
+                words = blank_words(self._blank, memory) if self._blank else memory.words
+                low, high = memory.low, memory.high
+                shape = {"width": high - low, "depth": memory.depth, "init": words}
+                m.submodules[memory.name] = ram = self._ram(m, loader, write, address, **shape)
                 m.d.comb += [
                     ram.write_enable.eq(enable),
                     ram.write_data.eq(data[low:high]),
@@ -190,7 +196,7 @@ class Store(wiring.Component):
                 pieces.append(ram.ram_data)
             value = Cat(pieces)
             for _ in range(1, config.read_registers):
-                later = Signal(bits, name="ram_register", reset_less=True)
+                later = Signal(config.columns[column], name="ram_register", reset_less=True)
                 m.d.sync += later.eq(value)
                 value = later
             values.append(value)

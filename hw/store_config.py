@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """StoreConfig: a store's shape, the memories of its family that it is built from, its words."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from amaranth.utils import ceil_log2
@@ -12,8 +13,10 @@ __all__ = [
     "MERGE_INPUTS",
     "SPRAM_FAMILIES",
     "SPRAM_SHAPE",
+    "Memory",
     "StoreConfig",
     "StoreFamily",
+    "blank_words",
 ]
 
 KINDS = ("block", "lut", "spram", "const")
@@ -51,6 +54,33 @@ MERGE_INPUTS = 16  # values OR-ed between two registers: two levels of LUT4
 
 
 @dataclass(frozen=True)
+class Memory:
+    """One memory of a store. low, high: the column's bits that it holds. depth: its addresses.
+
+    words: at power-up; missing ones are 0.
+    """
+
+    name: str
+    bank: int
+    low: int
+    high: int
+    depth: int
+    words: tuple[int, ...]
+
+
+def blank_words(name: str, memory: Memory) -> tuple[int, ...]:
+    """Words that no other memory has: what a bitstream's memories hold before they are filled.
+
+    name: of the memory's store.
+    """
+    width = memory.high - memory.low
+    size = -(-width // 8)
+    digits = hashlib.shake_256(f"{name}.{memory.name}".encode()).digest(size * memory.depth)
+    words = (digits[k : k + size] for k in range(0, len(digits), size))
+    return tuple(int.from_bytes(word, "little") & (1 << width) - 1 for word in words)
+
+
+@dataclass(frozen=True)
 class StoreConfig:
     """Shape of a `Store`.
 
@@ -58,7 +88,9 @@ class StoreConfig:
     where the family has none), "spram" (iCE40 UltraPlus single-port RAM, unknown at power-up) or
     "const" (constant logic, never loaded). family: key of `FAMILIES`. A store of depth 1 is a
     register, or a constant, whatever its kind. readers: addresses read at once, each from copies of
-    its own. hops: more registers behind each block RAM, for wires across the die.
+    its own. hops: more registers behind each block RAM, for wires across the die. patchable: only
+    the contents of block RAMs, which use every address of their shape, depend on its words; all
+    else powers up as 0 and is booted (`config_chain`).
 
     Raises
     ------
@@ -72,6 +104,7 @@ class StoreConfig:
     family: str = "ice40"
     readers: int = 1
     hops: int = 0
+    patchable: bool = False
 
     def __post_init__(self):
         for name in ("width", "depth", "readers"):
@@ -91,6 +124,8 @@ class StoreConfig:
             raise ValueError(f"Store hops must be at least 0, not {self.hops!r}")
         if self.kind == "spram" and self.readers > 1:
             raise ValueError(f"A store of kind 'spram' has one reader, not {self.readers}")
+        if self.patchable and not (self.loadable and self.initialised):
+            raise ValueError(f"A store of kind {self.kind!r} cannot be patchable")
 
     @property
     def loadable(self) -> bool:
@@ -101,6 +136,11 @@ class StoreConfig:
     def initialised(self) -> bool:
         """Whether it powers up with its words."""
         return self.kind != "spram" or self.depth == 1
+
+    @property
+    def boots(self) -> bool:
+        """Whether it takes its words at power-up out of the boot ROM."""
+        return self.patchable and (self.kind != "block" or self.depth == 1)
 
     @property
     def address_bits(self) -> int:
@@ -135,6 +175,27 @@ class StoreConfig:
     def banks(self, column: int) -> int:
         """Memories one behind the other in the address space of a column."""
         return -(-self.depth // self.tile(column)[1])
+
+    def memories(self, words: Sequence[int], column: int, reader: int) -> Iterator[Memory]:
+        """The memories of a column that hold these words for a reader, bank by bank."""
+        start = sum(self.columns[:column])
+        bits, count = self.columns[column], self.banks(column)
+        width, depth = self.tile(column)
+        whole = count > 1 or (self.patchable and not self.boots)
+        for bank in range(count):
+            part = words[bank * depth : (bank + 1) * depth]
+            for low in range(0, bits, width):
+                high = min(low + width, bits)
+                mask = (1 << high - low) - 1
+                name = f"column_{column}_bank_{bank}_bit_{low}"
+                yield Memory(
+                    name=f"{name}_reader_{reader}" if reader else name,
+                    bank=bank,
+                    low=low,
+                    high=high,
+                    depth=depth if whole else self.depth,
+                    words=tuple(word >> start + low & mask for word in part),
+                )
 
     @property
     def read_registers(self) -> int:

@@ -16,7 +16,8 @@ from amaranth.utils import ceil_log2
 
 __all__ = ["LOAD", "StoreLoader"]
 
-#: The weight chain. start: a load begins (a byte in the same cycle is void). valid: `data` is a
+#: The weight chain. start: a load begins (a byte in the same cycle is void), or, in a chain that is
+#: booted, with bit 0 of `data` a boot, which brings shares of some stores only. valid: `data` is a
 #: byte of the load.
 LOAD = wiring.Signature({"start": Out(1), "valid": Out(1), "data": Out(8)})
 
@@ -34,6 +35,7 @@ class StoreLoader(wiring.Component):
     ----------
     columns : bits of each column
     depth : entries of a column
+    boots : whether it takes a share of a boot; None in a chain that is never booted
 
     Members
     -------
@@ -46,7 +48,8 @@ class StoreLoader(wiring.Component):
         The entry; columns with fewer bytes find theirs at the top (see `column_data`).
     """
 
-    def __init__(self, *, columns: tuple[int, ...], depth: int):
+    def __init__(self, *, columns: tuple[int, ...], depth: int, boots: bool | None = None):
+        self._boots = boots
         self._bytes = [-(-bits // 8) for bits in columns]
         self._columns = columns
         self._depth = depth
@@ -73,7 +76,12 @@ class StoreLoader(wiring.Component):
         column = Signal(len(self._columns) + 1, init=1 << len(self._columns))
         passing = column[-1]
         shift = Signal(8 * widest, reset_less=True)
-        with m.If(self.load_i.valid):
+        start, moves = self.load_i.start, self.load_i.valid
+        if self._boots is not None:
+            moves = moves | start
+        if self._boots is False:
+            start = start & ~self.load_i.data[0]
+        with m.If(moves):
             m.d.sync += shift.eq(Cat(shift, self.load_i.data)[8:])
         m.d.comb += [self.data.eq(shift), self.load_o.data.eq(shift[-8:])]
         m.d.sync += [
@@ -91,7 +99,7 @@ class StoreLoader(wiring.Component):
             if self._bytes[-1] != widest:
                 last_byte = byte == Mux(column[-2], self._bytes[-1] - 1, widest - 1)
             m.d.comb += entry.eq(own & last_byte)
-            with m.If(self.load_i.start | entry):
+            with m.If(start | entry):
                 m.d.sync += byte.eq(0)
             with m.Elif(own):
                 m.d.sync += byte.eq(byte + 1)
@@ -106,9 +114,9 @@ class StoreLoader(wiring.Component):
                 m.d.sync += [self.address.eq(self.address + 1), last.eq(column_ends)]
                 with m.If(last):
                     m.d.sync += self.address.eq(0)
-            with m.If(self.load_i.start):
+            with m.If(start):
                 m.d.sync += last.eq(1)
-        with m.If(self.load_i.start):
+        with m.If(start):
             m.d.sync += column.eq(1)
         with m.Elif(column_ends):
             m.d.sync += column.eq(column << 1)

@@ -61,7 +61,8 @@ LOADED_IMAGES = 20
 class FoundNetlist:
     """The netlist of a bundle. sha256: of netlist.json.
 
-    in_bitstream: whether results/build holds a bitstream made from this very file.
+    in_bitstream: whether results/build holds a bitstream made from this very file; of a patchable
+    bundle, from one that differs in what its memories hold, and nowhere else.
     """
 
     netlist: MappedNetlist
@@ -87,7 +88,8 @@ def find_netlist(
     verilog = verilog or bundle.path / "accelerator.v"
     top = "xnorforge_core" if plan.board is None else "top"
     built = bundle.results / "build"
-    if read_result(built) is not None and sha256(built / "accelerator.v") == sha256(verilog):
+    is_built = read_result(built) is not None and sha256(built / "accelerator.v") == sha256(verilog)
+    if is_built and not plan.patchable:
         path = built / "netlist.json"
         return FoundNetlist(MappedNetlist.read(path, top), sha256(path), True)
     with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
@@ -100,7 +102,11 @@ def find_netlist(
         else:
             Flow(verilog, plan_board(plan), work, work, progress=progress).synthesise()
         path = work / "netlist.json"
-        return FoundNetlist(MappedNetlist.read(path, top), sha256(path), False)
+        netlist = MappedNetlist.read(path, top)
+        if is_built:
+            blank = MappedNetlist.read(built / "netlist.json", top)
+            is_built = netlist.without_contents() == blank.without_contents()
+        return FoundNetlist(netlist, sha256(path), is_built)
 
 
 class NetlistModel:

@@ -28,6 +28,7 @@ _NO_CELLS = ("$scopeinfo",)  # notes of yosys about hierarchy that is gone
 # Inputs that are left open because the cell's parameters turn them off, and a Gowin table's that
 # do not matter (gen.synthesis): the latter get a random level.
 _OPEN_INPUTS = {"TRELLIS_FF": {"M", "CE", "LSR"}, "LUT4": {"I0", "I1", "I2", "I3"}}
+_BLOCK_RAMS = ("SB_RAM40_4K", "DP16KD", "PDPW16KD")
 _PLLS = ("SB_PLL40_CORE", "SB_PLL40_PAD", "EHXPLLL", "rPLL")  # have many inputs without use
 
 
@@ -71,6 +72,20 @@ class MappedNetlist:
     @property
     def cell_types(self) -> set[str]:
         return set(self.ports)
+
+    def without_contents(self) -> dict[str, dict[str, Any]]:
+        """The cells without what block RAMs hold at power-up."""
+        return {
+            name: {
+                **cell,
+                "parameters": {
+                    key: value
+                    for key, value in cell["parameters"].items()
+                    if not (cell["type"] in _BLOCK_RAMS and key.startswith("INIT"))
+                },
+            }
+            for name, cell in self.cells.items()
+        }
 
     def verilog(self, seed: int = 1) -> str:
         """Raises ToolError for a net with several drivers or none, and for two clocks at a RAM."""

@@ -16,7 +16,7 @@ import click
 
 from xnorforge.gen.errors import UserError
 from xnorforge.sw.cli_board import boards, doctor, program, serve
-from xnorforge.sw.cli_build import build
+from xnorforge.sw.cli_build import build, patch
 from xnorforge.sw.cli_model import compile_, inspect, train, verify
 from xnorforge.sw.cli_run import infer, load
 from xnorforge.sw.errors import HostError
@@ -69,7 +69,8 @@ def demo(board: str, inject_fault: bool, output: str, no_bitstream: bool, as_jso
 
 
 for _command in (
-    demo, doctor, boards, inspect, compile_, build, verify, serve, infer, load, program, train
+    demo, doctor, boards, inspect, compile_, build, patch, verify, serve, infer, load, program,
+    train
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Commands and options about bitstreams: build; the clock search of compile."""
+"""Commands and options about bitstreams: build, patch; the clock search of compile."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = [
     "fastest",
     "fastest_plan",
     "jobs_option",
+    "patch",
     "print_search",
     "resumable",
     "seeds_option",
@@ -271,3 +272,32 @@ def print_search(found: Any) -> None:
     names = ("PLL MHz", "", "Seeds", "Best Fmax MHz")
     console().print(table("Clocks tried", names, rows, right=(0, 2, 3)))
     click.echo(str(found).splitlines()[-1])
+
+
+@click.command()
+@click.argument("bundle", type=click.Path())
+@click.argument("model", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), help="Bundle to make.")
+@json_option
+def patch(bundle: str, model: str, output: str, as_json: bool) -> None:
+    """Put another model's weights into a finished bitstream, without place and route.
+
+    BUNDLE was compiled with --patchable and built. MODEL has its shape and other numbers; it gets
+    a bundle of its own, with the bitstream.
+
+    \b
+    xnorforge compile digits.onnx --board icebreaker --patchable -o build/digits
+    xnorforge build build/digits
+    xnorforge patch build/digits fashion.onnx -o build/fashion
+    """
+    from xnorforge.gen.patch import patch as patch_bundle
+
+    with steps("Patching") as say:
+        result = patch_bundle(bundle, model, output, progress=say)
+    if as_json:
+        emit(result.to_json())
+        return
+    click.echo(
+        f"{result.bitstream}\n{result.seconds['total']:.1f} s for memories and packing; "
+        f"{result.fmax_hz / 1e6:.1f} MHz reached when it was placed (seed {result.seed})"
+    )

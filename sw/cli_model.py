@@ -149,6 +149,12 @@ def inspect(
     is_flag=True,
     help="Weights may become logic, where that is cheaper; the driver cannot exchange them then.",
 )
+@click.option(
+    "--patchable-weights",
+    "patchable",
+    is_flag=True,
+    help="Weights of a finished bitstream can be replaced, see `patch`.",
+)
 @click.option("--link", default="uart", show_default=True, help="Link to the host.")
 @click.option("--baud", type=int, help="Baud rate of the UART, instead of the board's.")
 @click.option(
@@ -172,6 +178,7 @@ def compile_(
     minimum: bool,
     folding: str | None,
     constant: bool,
+    patchable: bool,
     link: str,
     baud: int | None,
     clock: float | str | None,
@@ -218,7 +225,7 @@ def compile_(
         "link": link,
         "baud": baud,
         "clock_hz": clock * 1e6 if isinstance(clock, float) else None,
-        "weights": "constant" if constant else "loadable",
+        "weights": "patchable" if patchable else "constant" if constant else "loadable",
     }
     found: Any = None
     if prove:

@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xnorforge.hw.boot_rom import BootRom, BootRomConfig
 from xnorforge.hw.config_chain import ConfigHead
 from xnorforge.hw.store import Store, StoreConfig
 from xnorforge.sim.bench import run
@@ -27,6 +28,14 @@ WITH_SPRAM = (
     StoreConfig(21, 5, "spram", "ice40"),
     StoreConfig(12, 6, "block", "ice40"),
 )
+BOOTED = (
+    StoreConfig(21, 5, "block", "ice40", patchable=True),
+    StoreConfig(7, 1, "block", "ice40", patchable=True),
+    StoreConfig(40, 18, "lut", "ecp5", patchable=True),
+    StoreConfig(9, 300, "block", "ice40", patchable=True),
+    StoreConfig(12, 6, "lut", "ice40", patchable=True),
+)
+ALL_BLOCK = (StoreConfig(21, 5, "block", "ice40", patchable=True),)
 ALL_CONSTANT = (StoreConfig(9, 4, "const", "ice40"), StoreConfig(30, 1, "const", "ice40"))
 
 
@@ -45,7 +54,13 @@ class Chain(wiring.Component):
     def __init__(self, words, stores=CHAIN, short=0):
         payload = payload_of(words, stores)
         digest = zlib.crc32(payload) if all(config.initialised for config in stores) else None
-        self.head = ConfigHead(load_bytes=len(payload) - short, init_digest=digest)
+        boot = None
+        if stores[0].patchable:
+            pairs = zip(stores, words, strict=True)
+            shares = b"".join(config.pack(w) for config, w in pairs if config.boots)
+            rom = BootRomConfig(len(shares))
+            boot, digest = BootRom(config=rom, words=rom.words(shares, digest)), None
+        self.head = ConfigHead(load_bytes=len(payload) - short, init_digest=digest, boot=boot)
         self.stores = [Store(config=c, init=w) for c, w in zip(stores, words, strict=True)]
         super().__init__({})
 
@@ -325,6 +340,81 @@ def test_constants_alone_take_an_empty_payload():
         assert await host.contents() == words
 
     run_host(script, words, ALL_CONSTANT)
+
+
+def boot_cycles(stores):
+    """Of a chain out of reset: the ROM's latency, its bytes, the registers of head and stores."""
+    return sum(c.load_bytes for c in stores if c.boots) + 4 + len(stores) + 2
+
+
+@pytest.mark.parametrize("stores", [BOOTED, ALL_BLOCK])
+def test_boot_brings_the_power_up_model_and_a_load_replaces_it(stores):
+    words, fresh = random_words(1, stores), random_words(2, stores)
+
+    async def script(host):
+        assert host.state() == (0, 0)
+        await host.wait(boot_cycles(stores) - 4)
+        assert host.state() == (0, 0)
+        await host.wait(8)
+        assert host.state() == (1, zlib.crc32(payload_of(words, stores)))
+        assert await host.contents() == words
+        await host.send(b"\xff", first=False)  # is still on the wires as the load begins
+        await host.send(ConfigHead.reference(payload_of(fresh, stores)), 0.3)
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload_of(fresh, stores)))
+        assert await host.contents() == fresh
+
+    run_host(script, words, stores)
+
+
+@pytest.mark.parametrize("begin", range(0, boot_cycles(BOOTED) + 6, 5))
+def test_load_that_begins_during_a_boot_wins(begin):
+    words, fresh = random_words(1, BOOTED), random_words(2, BOOTED)
+
+    async def script(host):
+        await host.wait(begin)
+        load = ConfigHead.reference(payload_of(fresh, BOOTED))
+        await host.send(load[:9])
+        await host.wait(boot_cycles(BOOTED))
+        assert host.state() == (0, 0)
+        await host.send(load)
+        await host.settle()
+        assert host.state() == (1, zlib.crc32(payload_of(fresh, BOOTED)))
+        assert await host.contents() == fresh
+
+    run_host(script, words, BOOTED)
+
+
+@pytest.mark.parametrize("reset", range(0, boot_cycles(BOOTED) + 12, 3))
+def test_reset_during_a_boot_begins_it_anew(reset):
+    words = random_words(1, BOOTED)
+
+    async def script(host):
+        await host.wait(reset + boot_cycles(BOOTED) + 6)
+        assert host.state() == (1, zlib.crc32(payload_of(words, BOOTED)))
+        assert await host.contents() == words
+
+    run_host(script, words, BOOTED, reset=(reset, reset + 1))
+
+
+def test_reset_after_a_load_does_not_boot_again():
+    words, fresh = random_words(1, BOOTED), random_words(2, BOOTED)
+    end = boot_cycles(BOOTED) + 6 + sum(c.load_bytes for c in BOOTED) + 4 + len(BOOTED) + 10
+
+    async def script(host):
+        await host.wait(boot_cycles(BOOTED) + 6)
+        await host.send(ConfigHead.reference(payload_of(fresh, BOOTED)))
+        await host.wait(boot_cycles(BOOTED) + 40)
+        assert host.state() == (1, zlib.crc32(payload_of(fresh, BOOTED)))
+        assert await host.contents() == fresh
+
+    run_host(script, words, BOOTED, reset=(end,))
+
+
+def test_memory_that_cannot_be_booted_is_not_patchable():
+    for kind in ("spram", "const"):
+        with pytest.raises(ValueError, match=f"kind '{kind}' cannot be patchable"):
+            StoreConfig(21, 5, kind, "ice40", patchable=True)
 
 
 def test_converts_to_rtlil_inside_a_resettable_domain():
