@@ -24,12 +24,28 @@ from xnorforge.gen.errors import ToolError
 from xnorforge.gen.tools import Progress
 from xnorforge.sim.verilator import MODELS, build_program, environment, power_up_options
 
-__all__ = ["VirtualBoard"]
+__all__ = ["VirtualBoard", "board_program"]
 
 BAUD_DIVISOR = 4
 _MAIN = Path(__file__).with_name("board_main.cpp")
 _STOP_SECONDS = 10.0
 _CLOCK_BYTES = 8
+_FAST = (
+    *("-CFLAGS", "-O3", "-MAKEFLAGS", "OPT_FAST=-O3"),
+    *("--x-assign", "fast", "--x-initial", "fast"),
+)
+
+
+def board_program(
+    bundle: Bundle, divisor: int, *, fast: bool = False, progress: Progress | None = None
+) -> Path:
+    """The program of board_main.cpp with a bundle's top, at `divisor` clock cycles a bit.
+
+    fast: it takes longer to compile and runs three times as fast. Raises ToolError when it cannot be
+    built.
+    """
+    sources = [bundle.path / "accelerator.v", *_pll_models()]
+    return _build(sources, divisor, _FAST if fast else (), progress)
 
 
 class VirtualBoard:
@@ -62,7 +78,7 @@ class VirtualBoard:
             predicted["first_output_cycles"] + predicted["interval_cycles"]
         )
         self._start(
-            [verilog or bundle.path / "accelerator.v", *sorted(MODELS.glob("*.v"))],
+            [verilog or bundle.path / "accelerator.v", *_pll_models()],
             idle_cycles=idle_cycles,
             tcp_port=tcp_port,
             progress=progress,
@@ -88,7 +104,7 @@ class VirtualBoard:
         """
         board = cls.__new__(cls)
         board._start(
-            [*sources, *(sorted(MODELS.glob("*.v")) if baud_divisor is None else ())],
+            [*sources, *(_pll_models() if baud_divisor is None else ())],
             baud_divisor=baud_divisor,
             idle_cycles=idle_cycles,
             tcp_port=tcp_port,
@@ -109,14 +125,8 @@ class VirtualBoard:
         seed: int | None = None,
         progress: Progress | None,
     ) -> None:
-        program = build_program(
-            sources,
-            "top",
-            _MAIN,
-            parameters={"BAUD_DIVISOR": BAUD_DIVISOR} if baud_divisor is None else {},
-            options=options,
-            progress=progress,
-        )
+        parameter = BAUD_DIVISOR if baud_divisor is None else None
+        program = _build(sources, parameter, options, progress)
         with tempfile.NamedTemporaryFile() as clock_file:  # mapped by both, it needs no name
             clock_file.truncate(_CLOCK_BYTES)
             self._clock = mmap.mmap(clock_file.fileno(), _CLOCK_BYTES)
@@ -193,3 +203,24 @@ class VirtualBoard:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def _pll_models() -> list[Path]:
+    return sorted(MODELS.glob("*.v"))
+
+
+def _build(
+    sources: Sequence[Path],
+    divisor: int | None,
+    options: Sequence[str],
+    progress: Progress | None,
+) -> Path:
+    """divisor: None for a top that has it built in."""
+    return build_program(
+        sources,
+        "top",
+        _MAIN,
+        parameters={} if divisor is None else {"BAUD_DIVISOR": divisor},
+        options=options,
+        progress=progress,
+    )

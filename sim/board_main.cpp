@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The virtual board: a Verilator model of a top (clk_in, rx, tx, led) with its UART pins bridged
-// to a pseudo-terminal and to a TCP port on 127.0.0.1, 8N1 at DIVISOR clock cycles a bit.
+// The virtual board: a Verilator model of a top (clk_in, rx, tx, led) and a UART on its pins, 8N1
+// at DIVISOR clock cycles a bit.
 //
 //     model DIVISOR IDLE_CYCLES TCP_PORT CLOCK_FILE [+verilator+...]
 //
+// runs as fast as it can, bridged to a pseudo-terminal and to a TCP port on 127.0.0.1.
 // CLOCK_FILE holds 8 bytes; the cycles simulated so far are kept in them, in the machine's order.
 // Prints one JSON line with the addresses when it listens and one with its counts at its end.
 // Ends on SIGTERM, SIGINT, or when its standard input ends: with whoever started it.
 // Bytes from either side go to rx; bytes from tx go to every client there is. One TCP client at
 // a time: others are turned away, as a busy serial port would. With no byte on the line for
 // IDLE_CYCLES it sleeps, waking for a few cycles now and then, so that nothing is left undone.
+//
+//     model DIVISOR lockstep [+verilator+...]
+//
+// runs only when told to, so that simulated time is the caller's. A request on standard input is
+// three words of 32 bits (cycles to run, bytes from tx after which to stop before, bytes that
+// follow) and bytes for rx, which go out one after the other. The answer on standard output is
+// three words (cycles run, bytes for rx still waiting, bytes that follow) and the bytes from tx.
 
 #include <arpa/inet.h>
 #include <cerrno>
@@ -166,95 +174,142 @@ class Outside {
   bool pty_open_ = false;
 };
 
-}  // namespace
-
-int main(int argc, char **argv) {
-  if (argc < 5) {
-    std::fprintf(stderr, "usage: %s DIVISOR IDLE_CYCLES TCP_PORT CLOCK_FILE\n", argv[0]);
-    return 2;
+// The model and the UART on its pins.
+class Board {
+ public:
+  Board(VerilatedContext &context, int divisor) : top_{&context}, divisor_{divisor} {
+    top_.clk_in = 0;
+    top_.rx = 1;
+    top_.eval();
+    for (int i = 0; i < 2 * kWakeCycles; i++) {
+      top_.clk_in = !top_.clk_in;
+      top_.eval();
+    }
   }
-  const int divisor = std::atoi(argv[1]);
-  const int64_t idle_cycles = std::atoll(argv[2]);
-  std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGTERM, stop);
-  std::signal(SIGINT, stop);
 
-  const int clock_file = open(argv[4], O_RDWR);
+  ~Board() { top_.final(); }
+
+  std::deque<uint8_t> queue;  // from the host, waiting for the line
+  int64_t cycle_count = 0, quiet_count = 0, in_count = 0, out_count = 0;
+
+  // One clock cycle: the byte whose stop bit was seen on tx in it, or -1.
+  int cycle() {
+    if (send_bits_ == 0 && !queue.empty()) {
+      send_shift_ = queue.front() << 1 | 0x200;
+      queue.pop_front();
+      send_bits_ = 10;
+      send_count_ = 0;
+      quiet_count = 0;
+      in_count++;
+    }
+    top_.rx = send_bits_ ? send_shift_ & 1 : 1;
+    if (send_bits_ && ++send_count_ == divisor_) {
+      send_count_ = 0;
+      send_shift_ >>= 1;
+      send_bits_--;
+    }
+
+    top_.clk_in = 1;
+    top_.eval();
+    top_.clk_in = 0;
+    top_.eval();
+    cycle_count++;
+    quiet_count++;
+
+    if (take_bit_ < 0) {
+      if (!top_.tx) {
+        take_bit_ = 0;
+        take_count_ = divisor_ + divisor_ / 2 - 1;
+        take_shift_ = 0;
+        quiet_count = 0;
+      }
+    } else if (--take_count_ <= 0) {
+      take_count_ = divisor_;
+      if (take_bit_ < 8) {
+        take_shift_ |= static_cast<unsigned>(top_.tx) << take_bit_++;
+      } else {
+        take_bit_ = -1;
+        quiet_count = 0;
+        if (top_.tx) {  // a stop bit
+          out_count++;
+          return static_cast<int>(take_shift_);
+        }
+      }
+    }
+    return -1;
+  }
+
+ private:
+  Vmodel top_;
+  const int divisor_;
+  unsigned send_shift_ = 0, send_bits_ = 0;  // the byte on rx
+  int send_count_ = 0;
+  int take_bit_ = -1, take_count_ = 0;  // the byte on tx: -1 between bytes
+  unsigned take_shift_ = 0;
+};
+
+void run_free(Board &board, int64_t idle_cycles, int tcp_port, const char *clock_path) {
+  const int clock_file = open(clock_path, O_RDWR);
   void *const shared = mmap(nullptr, 8, PROT_READ | PROT_WRITE, MAP_SHARED, clock_file, 0);
   if (clock_file < 0 || shared == MAP_FAILED) fail("cannot share the clock file");
   volatile int64_t *const clock_cycles = static_cast<int64_t *>(shared);
 
+  Outside outside{tcp_port};
+  while (!stopping) {
+    if (board.cycle_count % kPollCycles == 0) {
+      *clock_cycles = board.cycle_count;
+      const bool asleep = board.queue.empty() && board.quiet_count > idle_cycles;
+      outside.exchange(board.queue, asleep ? kIdlePollMs : 0);
+    }
+    const int byte = board.cycle();
+    if (byte >= 0) outside.put(static_cast<uint8_t>(byte));
+  }
+  std::printf("{\"cycles\": %lld, \"bytes_in\": %lld, \"bytes_out\": %lld}\n",
+              static_cast<long long>(board.cycle_count), static_cast<long long>(board.in_count),
+              static_cast<long long>(board.out_count));
+}
+
+void run_in_lockstep(Board &board) {
+  uint32_t request[3];
+  std::string bytes;
+  while (std::fread(request, sizeof request, 1, stdin) == 1) {
+    bytes.resize(request[2]);
+    if (!bytes.empty() && std::fread(bytes.data(), bytes.size(), 1, stdin) != 1) return;
+    board.queue.insert(board.queue.end(), bytes.begin(), bytes.end());
+    bytes.clear();
+    uint32_t cycle_count = 0;
+    while (cycle_count < request[0] && bytes.size() < request[1]) {
+      const int byte = board.cycle();
+      cycle_count++;
+      if (byte >= 0) bytes.push_back(static_cast<char>(byte));
+    }
+    const uint32_t answer[3] = {cycle_count, static_cast<uint32_t>(board.queue.size()),
+                                static_cast<uint32_t>(bytes.size())};
+    std::fwrite(answer, sizeof answer, 1, stdout);
+    std::fwrite(bytes.data(), 1, bytes.size(), stdout);
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  const bool in_lockstep = argc >= 3 && !std::strcmp(argv[2], "lockstep");
+  if (argc < 5 && !in_lockstep) {
+    std::fprintf(stderr, "usage: %s DIVISOR IDLE_CYCLES TCP_PORT CLOCK_FILE\n"
+                         "       %s DIVISOR lockstep\n", argv[0], argv[0]);
+    return 2;
+  }
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGTERM, stop);
+  std::signal(SIGINT, stop);
+
   VerilatedContext context;
   context.commandArgs(argc, argv);
-  Vmodel board{&context};
-  board.clk_in = 0;
-  board.rx = 1;
-  board.eval();
-
-  for (int i = 0; i < 2 * kWakeCycles; i++) {
-    board.clk_in = !board.clk_in;
-    board.eval();
-  }
-
-  Outside outside{std::atoi(argv[3])};
-  std::deque<uint8_t> queue;                            // from the host, waiting for the line
-  unsigned send_shift = 0, send_bits = 0, send_count = 0;  // the byte on rx
-  int take_bit = -1, take_count = 0;                    // the byte on tx: -1 between bytes
-  unsigned take_shift = 0;
-  int64_t cycle_count = 0, quiet_count = 0, in_count = 0, out_count = 0;
-
-  while (!stopping) {
-    if (cycle_count % kPollCycles == 0) {
-      *clock_cycles = cycle_count;
-      outside.exchange(queue, queue.empty() && quiet_count > idle_cycles ? kIdlePollMs : 0);
-    }
-
-    if (send_bits == 0 && !queue.empty()) {
-      send_shift = queue.front() << 1 | 0x200;
-      queue.pop_front();
-      send_bits = 10;
-      send_count = 0;
-      quiet_count = 0;
-      in_count++;
-    }
-    board.rx = send_bits ? send_shift & 1 : 1;
-    if (send_bits && ++send_count == static_cast<unsigned>(divisor)) {
-      send_count = 0;
-      send_shift >>= 1;
-      send_bits--;
-    }
-
-    board.clk_in = 1;
-    board.eval();
-    board.clk_in = 0;
-    board.eval();
-    cycle_count++;
-    quiet_count++;
-
-    if (take_bit < 0) {
-      if (!board.tx) {
-        take_bit = 0;
-        take_count = divisor + divisor / 2 - 1;
-        take_shift = 0;
-        quiet_count = 0;
-      }
-    } else if (--take_count <= 0) {
-      take_count = divisor;
-      if (take_bit < 8) {
-        take_shift |= static_cast<unsigned>(board.tx) << take_bit++;
-      } else {
-        if (board.tx) {  // a stop bit
-          outside.put(static_cast<uint8_t>(take_shift));
-          out_count++;
-        }
-        take_bit = -1;
-        quiet_count = 0;
-      }
-    }
-  }
-  board.final();
-  std::printf("{\"cycles\": %lld, \"bytes_in\": %lld, \"bytes_out\": %lld}\n",
-              static_cast<long long>(cycle_count), static_cast<long long>(in_count),
-              static_cast<long long>(out_count));
+  Board board{context, std::atoi(argv[1])};
+  if (in_lockstep)
+    run_in_lockstep(board);
+  else
+    run_free(board, std::atoll(argv[2]), std::atoi(argv[3]), argv[4]);
   return 0;
 }

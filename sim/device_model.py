@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,9 +18,7 @@ from xnorforge.sw.protocol import (
     record_bytes,
 )
 
-__all__ = ["FAULTS", "Device", "FaultyLine", "Shape"]
-
-FAULTS = ("flip", "drop", "insert", "duplicate", "truncate", "swap", "garbage")
+__all__ = ["Device", "Shape"]
 
 
 @dataclass
@@ -172,49 +169,3 @@ class Device:
     def record_bytes(self) -> int:
         return record_bytes(self.shape.classes, self.shape.score_bytes)
 
-
-@dataclass
-class FaultyLine:
-    """Damages bytes that pass, at random places.
-
-    rate: faults a byte. kinds: those of FAULTS to choose from. `log` counts what was done.
-    """
-
-    rate: float
-    seed: int
-    kinds: tuple[str, ...] = FAULTS
-
-    def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
-        self.log = dict.fromkeys(self.kinds, 0)
-
-    def __call__(self, data: bytes) -> bytes:
-        out = bytearray()
-        rng = self.random
-        place = 0
-        while place < len(data):
-            gap = int(rng.expovariate(self.rate)) if self.rate else len(data)
-            out += data[place : place + gap]
-            place += gap
-            if place >= len(data):
-                break
-            fault = rng.choice(self.kinds)
-            self.log[fault] += 1
-            run = data[place : place + rng.randrange(1, 20)]
-            if fault == "flip":
-                out.append(data[place] ^ 1 << rng.randrange(8))
-                place += 1
-            elif fault == "drop":
-                place += 1
-            elif fault == "insert":
-                out.append(rng.randrange(256))
-            elif fault == "duplicate":
-                out += run
-            elif fault == "truncate":
-                place += len(run)
-            elif fault == "swap":
-                out += run[1:2] + run[:1] + run[2:]
-                place += len(run)
-            else:
-                out += rng.randbytes(rng.randrange(20, 600))
-        return bytes(out)

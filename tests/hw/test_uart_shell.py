@@ -13,7 +13,7 @@ from cobs import cobs
 from xnorforge.hw.link_shell import LinkShell, LinkShellConfig
 from xnorforge.hw.uart import line_bits
 from xnorforge.hw.uart_shell import UartShell
-from xnorforge.sim.device_model import FAULTS, FaultyLine
+from xnorforge.sim.line_faults import FaultyLine
 from xnorforge.sw.link import Deframer, HostLink, encode
 from xnorforge.sw.protocol import REGISTER_COUNT, Frame, Identity, Kind, Register, crc32
 
@@ -236,7 +236,6 @@ def test_faults_never_change_a_record(seed):
     line.limit = 200_000  # a few of the host's longest waits
     before = sum(line.up.log.values())
     classify(line, count)
-    assert set(line.up.log) == set(FAULTS)
     if seed < 4:
         assert sum(line.up.log.values()) - before + line.down.count > 0
 

@@ -10,7 +10,8 @@ from cobs import cobs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xnorforge.sim.device_model import FAULTS, Device, FaultyLine, Shape
+from xnorforge.sim.device_model import Device, Shape
+from xnorforge.sim.line_faults import FAULTS, FaultyLine
 from xnorforge.sw import protocol
 from xnorforge.sw.errors import DeviceFaultError
 from xnorforge.sw.link import Deframer, HostLink, encode
