@@ -7,10 +7,8 @@ checks it rests on. So a missing thing always says what it takes away, and what 
 
 from __future__ import annotations
 
-import glob
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import re
 import shutil
@@ -22,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from xnorforge.gen.attached import Attached, serial_ports, usb_devices
 from xnorforge.gen.build_cache import StepCache, cache_folder, folder_bytes
 from xnorforge.gen.devices import FAMILIES
 from xnorforge.gen.errors import ToolError
@@ -31,7 +30,7 @@ __all__ = ["Ability", "Check", "Diagnosis", "diagnose", "examine"]
 
 _PACKAGE = "xnorforge"
 _PYTHON = (3, 10)
-_PORTS = ("/dev/ttyUSB*", "/dev/ttyACM*", "/dev/cu.usb*")
+_MOST_BOARDS = 4  # named for one USB chip
 _SYSTEM = {
     # name of the check: program, what to install, Debian's package
     "g++": ("c++", "a C++ compiler", "g++"),
@@ -72,8 +71,9 @@ int main() { Vtiny top; top.a = 5; top.eval(); return top.b == 10 ? 0 : 1; }
 class Check:
     """One finding.
 
-    area: "python", "packages", "tools", "system" or "ports". detail: version or what is wrong.
-    fix: what to do ("" when ok). needed_for: what does not work without it ("": nothing here).
+    area: "python", "packages", "tools", "system", "ports" or "usb". detail: version or what is
+    wrong. fix: what to do ("" when ok). needed_for: what does not work without it ("": nothing
+    here).
     """
 
     area: str
@@ -98,13 +98,14 @@ class Diagnosis:
     """All findings.
 
     install: the commands that would make everything work. cache: folder, bytes, steps kept and
-    the limit in bytes.
+    the limit in bytes. attached: serial ports, and USB devices that program boards.
     """
 
     checks: tuple[Check, ...]
     abilities: tuple[Ability, ...]
     install: tuple[str, ...]
     cache: dict[str, Any]
+    attached: tuple[Attached, ...]
 
     @property
     def ok(self) -> bool:
@@ -122,17 +123,24 @@ def diagnose(*, compile_test: bool = True, progress: Progress | None = None) -> 
 
     compile_test: also compile and run a small circuit with Verilator (seconds).
     """
-    checks = examine(compile_test=compile_test, progress=progress)
-    return Diagnosis(tuple(checks), tuple(_abilities(checks)), tuple(_install(checks)), _cache())
+    attached = _attached()
+    checks = [*examine(compile_test=compile_test, progress=progress), *_ports(attached)]
+    return Diagnosis(
+        tuple(checks),
+        tuple(_abilities(checks)),
+        tuple(_install(checks)),
+        _cache(),
+        tuple(attached),
+    )
 
 
 def examine(*, compile_test: bool = True, progress: Progress | None = None) -> list[Check]:
-    """The checks of `diagnose`."""
+    """The checks of `diagnose`, but for what is attached."""
     checks = [_python(), *_packages(), *_system(), *_tools(progress)]
     if compile_test and all(check.ok for check in checks if check.name in _COMPILER):
         checks = [check for check in checks if check.name != "verilator"]
         checks.append(_verilator(progress))
-    return [*checks, *_ports()]
+    return checks
 
 
 def _needed_for(name: str) -> str:
@@ -339,15 +347,33 @@ def _failed(name: str, message: str) -> Check:
     return Check("tools", name, False, detail, fix, needed_for)
 
 
-def _ports() -> list[Check]:
-    paths = sorted(path for pattern in _PORTS for path in glob.glob(pattern))
-    if not paths:
+def _attached() -> list[Attached]:
+    return [*(serial_ports() if _importable("serial") else ()), *usb_devices()]
+
+
+def _ports(attached: Sequence[Attached]) -> list[Check]:
+    if not attached:
         detail = "none: no board is attached (the virtual board of `serve` works without)"
         return [Check("ports", "serial ports", True, detail)]
     checks = []
-    for path in paths:
-        ok = os.access(path, os.R_OK | os.W_OK)
-        detail = "can be opened" if ok else "no permission"
-        fix = "" if ok else "add yourself to the port's group (Debian: adduser $USER dialout)"
-        checks.append(Check("ports", path, ok, detail, fix, "infer on a real board"))
+    for item in attached:
+        is_port = not re.fullmatch(r"\d+:\d+", item.name)
+        words = [] if item.may_open else ["you may not open it"]
+        words += [word for word in (item.description, item.usb_id) if word]
+        words += [f"serial number {item.serial}"] if item.serial else []
+        if item.boards:
+            some, more = item.boards[:_MOST_BOARDS], len(item.boards) - _MOST_BOARDS
+            words.append(f"may be {', '.join(some)}{f' or {more} more' if more > 0 else ''}")
+        fix, needed_for = "", ""
+        if item.usb_id:
+            needed_for = "infer on a real board" if is_port else "program a real board"
+        if not item.may_open:
+            fix = (
+                "add yourself to the port's group (Debian: adduser $USER dialout)"
+                if is_port
+                else f"let udev give you USB device {item.usb_id}, see docs/boards.md"
+            )
+        area = "ports" if is_port else "usb"
+        detail = ", ".join(words) or "can be opened"
+        checks.append(Check(area, item.name, item.may_open, detail, fix, needed_for))
     return checks

