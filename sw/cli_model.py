@@ -150,8 +150,7 @@ def inspect(
     help="Weights may become logic, where that is cheaper; the driver cannot exchange them then.",
 )
 @click.option(
-    "--patchable-weights",
-    "patchable",
+    "--patchable",
     is_flag=True,
     help="Weights of a finished bitstream can be replaced, see `patch`.",
 )
