@@ -212,6 +212,8 @@ def compile_(
         raise click.UsageError("--prove goes with --max, a --board and a clock that stands.")
     if clock != "max" and not prove and (seeds or jobs):
         raise click.UsageError("--seeds and --jobs belong to --clock max and --prove.")
+    if constant and patchable:
+        raise click.UsageError("Give either --constant-weights or --patchable.")
     from xnorforge.gen.boards import read_pins
     from xnorforge.gen.bundle import check_output, compile_bundle
     from xnorforge.gen.planner import make_plan
