@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 # Numba, Verilator's compiler and BLAS share the machine with pytest's workers.
 JOBS ?= 2
 
-.PHONY: demo test test-slow fuzz lint bench clean help
+.PHONY: demo test test-slow fuzz link-campaign lint bench clean help
 
 help:
 	@echo "make demo       trained network to Verilog, simulated board and bitstream"
 	@echo "make test       the tests of minutes (under 15 on 2 cores)"
 	@echo "make test-slow  the long tests too: place and route, whole test sets"
 	@echo "make fuzz       10,000 random networks in simulation, 300 in Verilator (an hour or two)"
+	@echo "make link-campaign  the link's tables: line use, 150,000 faults, 1,000 breaks (40 minutes)"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      the figures of docs/results.md"
 	@echo "make clean      removes .venv and everything made"
@@ -29,6 +30,11 @@ test-slow: $(VENV)/.all
 
 fuzz: $(VENV)/.all
 	@$(BIN)/python benchmarks/fuzz.py --jobs $(JOBS)
+
+link-campaign: $(VENV)/.all
+	@$(BIN)/python benchmarks/link_use.py
+	@$(BIN)/python benchmarks/link_faults.py --jobs $(JOBS)
+	@$(BIN)/python benchmarks/link_breaks.py
 
 lint: $(VENV)/.all
 	@$(BIN)/ruff check .

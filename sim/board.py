@@ -41,8 +41,8 @@ def board_program(
 ) -> Path:
     """The program of board_main.cpp with a bundle's top, at `divisor` clock cycles a bit.
 
-    fast: it takes longer to compile and runs three times as fast. Raises ToolError when it cannot be
-    built.
+    fast: it takes longer to compile and runs three times as fast. Raises ToolError when it cannot
+    be built.
     """
     sources = [bundle.path / "accelerator.v", *_pll_models()]
     return _build(sources, divisor, _FAST if fast else (), progress)
