@@ -2,11 +2,16 @@
 """Who may import whom (the table in docs/architecture.md), and the shape of every file."""
 
 import ast
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from xnorforge.sim.toy_board import ToyBoard, toy_bundle, toy_device, toy_images, toy_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("hw", "gen", "sim", "sw")
@@ -141,35 +146,75 @@ def test_file_shape(path: Path) -> None:
         assert "from __future__ import annotations" not in text
 
 
+# --- the driver where nothing else is installed --------------------------------------------------
+
 DRIVER_ALONE = """
-import importlib, sys
-allowed = set(sys.stdlib_module_names) | {packages!r}
-modules = {modules!r}
+import asyncio, pathlib, sys
+home, bundle, port = sys.argv[1:]
+sys.path.insert(0, home)
 
-class Only:
-    def find_spec(self, name, path=None, target=None):
-        top = name.split(".")[0]
-        if top == "xnorforge":
-            if name in ("xnorforge", "xnorforge.sw") or name in modules:
-                return None
-        elif top in allowed or top.startswith(("_", "__editable__")):
-            return None
-        raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+import numpy as np
+from xnorforge.sw.driver import Accelerator
+from xnorforge.sw.driver_async import AsyncAccelerator
+from xnorforge.sw.errors import WeightsError
+from xnorforge.sw.images import load_images
 
-sys.meta_path.insert(0, Only())
-for name in modules:
-    importlib.import_module(name)
+images, _ = load_images(pathlib.Path(home, "images.npy"), shape=(4, 4))
+with Accelerator.open(bundle, port) as board:
+    scores, labels = board.results(images)
+    assert [record.label for record in board.stream(images)] == labels.tolist()
+    best, _ = board.top(images, 2)
+    board.load_weights(bundle)
+    board.load_weights(pathlib.Path(bundle, "weights.bin"))
+    try:
+        board.load_weights(pathlib.Path(home, "images.npy"))
+    except WeightsError as error:
+        assert "pip install xnorforge" in str(error), error
+    else:
+        raise AssertionError("laid out a model without the compiler part")
+
+async def main():
+    async with AsyncAccelerator.open(bundle, port) as board:
+        assert (await board.classify(images) == labels).all()
+        assert [record.label async for record in board.stream(images)] == labels.tolist()
+
+asyncio.run(main())
+np.save(pathlib.Path(home, "scores.npy"), scores)
 """
 
 
-def run_driver_alone(modules: list[str], packages: set[str]) -> subprocess.CompletedProcess[str]:
-    code = DRIVER_ALONE.format(modules=modules, packages=packages)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+@pytest.fixture
+def alone(tmp_path: Path) -> Path:
+    """An environment of its own: the driver's files, its packages, the standard library."""
+    target = tmp_path / "xnorforge" / "sw"
+    target.mkdir(parents=True)
+    for name in DRIVER:
+        shutil.copy(ROOT / "sw" / f"{name}.py", target)
+    for package in DRIVER_PACKAGES:
+        (tmp_path / package).symlink_to(Path(find_spec(package).origin).parent)
+    libraries = Path(find_spec("numpy").origin).parents[1] / "numpy.libs"
+    if libraries.is_dir():
+        (tmp_path / "numpy.libs").symlink_to(libraries)
+    np.save(tmp_path / "images.npy", toy_images(40))
+    return tmp_path
 
 
-def test_driver_runs_with_its_few_packages_only() -> None:
-    modules = [f"xnorforge.sw.{name}" for name in DRIVER[1:]]
-    done = run_driver_alone(modules, DRIVER_PACKAGES)
+def run_alone(home: Path, port: str) -> subprocess.CompletedProcess[str]:
+    # -I -S: nothing of this environment, not even its site-packages.
+    command = [sys.executable, "-I", "-S", "-c", DRIVER_ALONE, home, home / "bundle", port]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_driver_works_where_only_its_few_packages_are(alone: Path) -> None:
+    toy_bundle(alone / "bundle")
+    with ToyBoard(toy_device()) as board:
+        done = run_alone(alone, board.port)
     assert done.returncode == 0, done.stderr
-    blocked = run_driver_alone(modules, DRIVER_PACKAGES - {"numpy"})
-    assert blocked.returncode != 0 and "blocked: numpy" in blocked.stderr
+    assert (np.load(alone / "scores.npy") == toy_scores(toy_images(40))).all()
+
+
+@pytest.mark.parametrize("package", sorted(DRIVER_PACKAGES))
+def test_driver_needs_each_of_its_packages(alone: Path, package: str) -> None:
+    (alone / package).unlink()
+    done = run_alone(alone, "socket://127.0.0.1:1")
+    assert done.returncode != 0 and f"No module named '{package}'" in done.stderr
