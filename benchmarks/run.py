@@ -38,6 +38,11 @@ CHAPTERS = {
         "The fastest plan that a board really holds: it was built, and one step up was built and "
         "failed. The same table is in resources.md, with how it is found.",
     ),
+    "patch": (
+        "New weights in a finished bitstream",
+        "TFC for the smallest plan that keeps the link busy, compiled `--patchable`. `patch` is "
+        "the whole command: the new bundle with its Verilog, memories, packing.",
+    ),
     "fuzz": (
         "Random graphs",
         "Networks of random layers under random plans: every score and label against the plain "

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from xnorforge.gen import load
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.boards import baud_divisor, plan_board
 from xnorforge.gen.build import build
@@ -23,6 +24,7 @@ from xnorforge.sim.random_networks import dense_network, random_images, random_n
 from xnorforge.sim.reference import Executor
 from xnorforge.sim.verilator import MODELS
 from xnorforge.sw.driver import Accelerator
+from xnorforge.sw.shipped import shipped_model
 
 PATCHERS = {"icebreaker": "icebram", "ulx3s-25f": "ecpbram"}
 SIZES = [40, 24, 10, 6]
@@ -198,8 +200,9 @@ def test_netlist_differs_from_the_routed_one_in_contents_only(built):
 
 @pytest.mark.routing
 @pytest.mark.skipif(shutil.which("icebox_vlog") is None, reason="fpga-icestorm is not installed")
-def test_logic_extracted_from_a_patched_bitstream_is_the_new_model(tmp_path):
-    network = network_of(1)
+@pytest.mark.parametrize("name", ["small", pytest.param("mnist-tfc", marks=pytest.mark.slow)])
+def test_logic_extracted_from_a_patched_bitstream_is_the_new_model(name, tmp_path):
+    network = network_of(1) if name == "small" else load(shipped_model(name))
     bundle = compile_bundle(network, patchable(network), tmp_path / "net")
     build(bundle, seeds=(1,))
     other = with_numbers_of(2, network)
