@@ -96,11 +96,14 @@ def inspect(
     fits: dict[str, Any] = {}
     seen: dict[tuple[Any, ...], dict[str, Any] | PlanError] = {}
     searches: dict[str, Any] = {}
-    with steps("Looking at boards"):
+    if not as_json:
+        click.echo(describe(network))
+    with steps("Looking at boards") as say:
         for name, board in BOARDS.items():
             # Boards of one device, clock and baud rate differ in their pins only.
             site = (board.device.name, board.clock_hz, board.baud, "rx" in board.pins)
             if site not in seen:
+                say(name)
                 try:
                     plan = make_plan(network, board=name, searches=searches)
                 except PlanError as error:
@@ -118,7 +121,6 @@ def inspect(
     if as_json:
         emit({**summarise(network), "boards": fits})
         return
-    click.echo(describe(network))
     rows = [
         (name, "yes", item["cells"], item["blocks"])
         if item["fits"]
