@@ -58,8 +58,9 @@ class Statistics:
                 f"Images  {self.images:,} in {self.link_seconds:.3f} s of calls, "
                 f"{self.images_per_second:,.0f} a second",
                 f"Core    {self.frames:,} in {self.core_seconds * 1e3:,.3f} ms by its own clock, "
-                f"{self.core_images_per_second:,.0f} a second; {self.starved_cycles:,} cycles "
-                f"without an image to take, {self.stalled_cycles:,} without room for a result",
+                f"{self.core_images_per_second:,.0f} a second",
+                f"Waits   {self.starved_cycles:,} cycles for an image to take, "
+                f"{self.stalled_cycles:,} for room for a result",
                 f"Line    {link.bytes_sent:,} bytes out, {link.bytes_received:,} in; of "
                 f"{link.payload_sent:,} bytes of data {link.payload_resent:,} sent again",
                 f"Faults  {link.bad_frames:,} spoilt frames in, {self.spoilt_frames:,} out, "
