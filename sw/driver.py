@@ -59,7 +59,10 @@ class Record:
 
 
 class Accelerator:
-    """A board that runs a bundle: made by `open`, left by `close` or the `with` statement."""
+    """A board that runs a bundle: made by `open`, left by `close` or the `with` statement.
+
+    Thread-safe: each method is one turn at the board, `statistics` may be asked for at any time.
+    """
 
     def __init__(
         self,
