@@ -60,17 +60,18 @@ class Break:
 class Breaker:
     """A virtual board to break; use it as a context manager.
 
-    images: (N, *shape), as the network takes them, at least 20.
+    images: (N, *shape), as the network takes them, at least 20. fast: as of VirtualBoard.
     """
 
-    def __init__(self, bundle: Bundle, images: np.ndarray) -> None:
+    def __init__(self, bundle: Bundle, images: np.ndarray, *, fast: bool = False) -> None:
         self._bundle, self._images = bundle, images
         self._image_bytes = bundle.network.input.image_bytes
         self._expected = Executor(bundle.network).run(images)
         # Clients are forked from a process that has imported all they need, and has no threads.
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(["xnorforge.sw.driver"])
-        self._board = VirtualBoard(bundle.path)
+        self._fast = fast
+        self._board = VirtualBoard(bundle.path, fast=fast)
         self._folder = tempfile.TemporaryDirectory()
         self._link_pty()
 
@@ -135,7 +136,7 @@ class Breaker:
             time.sleep(rng.random() * _MOST_DELAY_S)
             killed_at.append(time.monotonic())
             self._board.kill()
-            self._board = VirtualBoard(self._bundle.path, tcp_port=port)
+            self._board = VirtualBoard(self._bundle.path, tcp_port=port, fast=self._fast)
             self._link_pty()
 
         port = int(self._board.socket.rsplit(":", 1)[1])

@@ -25,7 +25,7 @@ from xnorforge.sw.transport import TransportLost
 __all__ = ["Loader"]
 
 DIVISOR = 4
-BAUD = 1_000_000
+BAUD = 250_000  # the time-outs then cost few cycles
 _REFUSED_S = 0.3  # without a sign from the core: it takes no image
 
 
