@@ -62,8 +62,10 @@ class Loader:
 
     def exchange(self, name: str) -> int:
         """Load a model and classify all images: how many came out wrong."""
-        with self._open(self._held or "own") as accelerator:
-            accelerator.load_weights(self._loads[name])
+        # Opened for these weights, a board of unknown ones is loaded at once.
+        with self._open(self._held or name) as accelerator:
+            if self._held:
+                accelerator.load_weights(self._loads[name])
             self._held = name
             return self._wrong(accelerator, name)
 
