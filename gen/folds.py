@@ -84,9 +84,14 @@ class Folds:
         self._widths = [self._useful(index) for index in range(len(network.layers))]
         self._fold = cache(self._make)
 
-    def fastest(self, index: int) -> int:
-        """Fewest cycles an image of a layer, as its overrides allow."""
-        return self._cycles(index, *(max(widths) for widths in self._widths[index]))
+    def fastest(self, index: int, *, reuse: bool = True) -> int:
+        """Fewest cycles an image of a layer, as its overrides allow.
+
+        reuse: also with several windows at once.
+        """
+        pe, simd, pl, windows = self._widths[index]
+        together = max(windows) if reuse else windows[0]
+        return self._cycles(index, max(pe), max(simd), max(pl), together)
 
     def intervals(self, index: int) -> set[int]:
         """Cycles an image of all folds of a layer."""

@@ -139,6 +139,12 @@ class Search:
         """Fewest cycles an image of a layer, as its overrides allow."""
         return self._folds.fastest(index)
 
+    @property
+    def _fastest_alone(self) -> int:
+        """Fewest cycles an image with one window at a time."""
+        indices = range(len(self.network.layers))
+        return max(self._folds.fastest(index, reuse=False) for index in indices)
+
     def intervals(self) -> list[int]:
         """All intervals at which another fold becomes possible, ascending."""
         indices = range(len(self.network.layers))
@@ -177,6 +183,10 @@ class Search:
         only where nothing fits without it: a core without it powers up with its model. Weights
         serve several windows at once only where nothing fits without that either.
         """
+        other = copy(self)
+        other._reuse = True
+        if interval is not None and interval < self._fastest_alone:
+            return other._best(interval)
         if self.capacity.sprams:
             plain = self.within(replace(self.capacity, sprams=0))._best(interval)
             if plain.resources.fits(self.capacity):
@@ -184,8 +194,6 @@ class Search:
         found = self._best(interval)
         if interval is None or found.resources.fits(self.capacity) or not self._folds.reusable():
             return found
-        other = copy(self)
-        other._reuse = True
         return min(found, other._best(interval), key=lambda chain: self._excess(chain.resources))
 
     def _best(self, interval: int | None) -> Chain:

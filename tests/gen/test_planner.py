@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from xnorforge.gen import planner
+from xnorforge.gen import site
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.devices import DEVICES
@@ -263,7 +263,7 @@ def test_constant_weights_only_when_asked_for() -> None:
     assert all(layer.weight_store != "const" for layer in loadable.layers)
     assert any(layer.weight_store == "const" for layer in constant.layers)
     assert interval(TFC, constant) <= interval(TFC, loadable)
-    with pytest.raises(PlanError, match="loadable or constant, not 'fixed'"):
+    with pytest.raises(PlanError, match="loadable, constant or patchable, not 'fixed'"):
         make_plan(TFC, device="ecp5-25f", weights="fixed")
 
 
@@ -399,9 +399,9 @@ def test_estimate_adds_up() -> None:
 
 
 def test_baud_rate_is_the_boards_unless_asked_for(monkeypatch) -> None:
-    known = planner.get_board("icebreaker")
+    known = site.get_board("icebreaker")
     slow = dataclasses.replace(known, baud=115_200)
-    monkeypatch.setattr(planner, "get_board", lambda _: slow)
+    monkeypatch.setattr(site, "get_board", lambda _: slow)
     assert make_plan(TFC, board="icebreaker", goal="min").baud == 115_200
     assert make_plan(TFC, board="icebreaker", goal="min", baud=9_600).baud == 9_600
 
