@@ -308,8 +308,8 @@ def test_converter_behind_the_link_is_counted_to_what_must_fit() -> None:
 
 @pytest.mark.parametrize("fps", [30_000, 1_000_000])
 def test_search_counts_what_the_estimate_does(fps: int) -> None:
-    for site in ({"board": "ulx3s-25f"}, {"device": "ecp5-25f"}):
-        planner = planner_for(TFC, **site)
+    for where in ({"board": "ulx3s-25f"}, {"device": "ecp5-25f"}):
+        planner = planner_for(TFC, **where)
         chain = planner.search.best(planner._interval(fps))
         used, counted = estimate(TFC, planner.plan(chain)), chain.resources + planner.shell
         # Parts are rounded by themselves.
