@@ -86,7 +86,8 @@ class Search:
 
     capacity: what the device has for the core. overrides: checked settings by layer. constant:
     weights and presets may be constant logic, which no load can change. linked: a link brings the
-    images, and a converter makes its beats those of the core.
+    images, and a converter makes its beats those of the core. slots: models that the memories
+    hold.
     """
 
     def __init__(
@@ -98,16 +99,19 @@ class Search:
         constant: bool = False,
         *,
         linked: bool = False,
+        slots: int = 1,
     ) -> None:
         self.network = network
         self.family = family
         self.capacity = capacity
         self.overrides = overrides
-        self._folds = Folds(network, family, overrides, constant)
+        self._folds = Folds(network, family, overrides, constant, slots=slots)
         # Without line buffers these are the same.
         self._shallow = self._folds
         if any(isinstance(layer, Conv | Pool) for layer in network.layers):
-            self._shallow = Folds(network, family, overrides, constant, shallow=True)
+            self._shallow = Folds(
+                network, family, overrides, constant, slots=slots, shallow=True
+            )
         self._reuse = False
         self.linked = linked
         # What `best` found, here and at every relative: `within`.
@@ -120,6 +124,7 @@ class Search:
             affine=network.head.scale is not None,
             family=family,
             rule=network.head.rule,
+            slots=slots,
         )
         self._join = cache(self._make_join)
 
@@ -138,6 +143,12 @@ class Search:
     def fastest_interval(self, index: int) -> int:
         """Fewest cycles an image of a layer, as its overrides allow."""
         return self._folds.fastest(index)
+
+    @property
+    def _fastest_alone(self) -> int:
+        """Fewest cycles an image with one window at a time."""
+        indices = range(len(self.network.layers))
+        return max(self._folds.fastest(index, reuse=False) for index in indices)
 
     def intervals(self) -> list[int]:
         """All intervals at which another fold becomes possible, ascending."""
@@ -177,6 +188,10 @@ class Search:
         only where nothing fits without it: a core without it powers up with its model. Weights
         serve several windows at once only where nothing fits without that either.
         """
+        other = copy(self)
+        other._reuse = True
+        if interval is not None and interval < self._fastest_alone:
+            return other._best(interval)
         if self.capacity.sprams:
             plain = self.within(replace(self.capacity, sprams=0))._best(interval)
             if plain.resources.fits(self.capacity):
@@ -184,8 +199,6 @@ class Search:
         found = self._best(interval)
         if interval is None or found.resources.fits(self.capacity) or not self._folds.reusable():
             return found
-        other = copy(self)
-        other._reuse = True
         return min(found, other._best(interval), key=lambda chain: self._excess(chain.resources))
 
     def _best(self, interval: int | None) -> Chain:

@@ -29,6 +29,9 @@ __all__ = [
     "MAX_WINDOW_BYTES",
     "REGISTER_COUNT",
     "STATUS_MODEL_VALID",
+    "STATUS_SECOND_VALID",
+    "STATUS_SLOT",
+    "STATUS_TWO_SLOTS",
     "VERSION",
     "Frame",
     "Identity",
@@ -71,6 +74,8 @@ class Kind(enum.IntEnum):
     WEIGHTS = 3  # host: bytes of a weight load at `position`
     WEIGHTS_BEGIN = 4  # host: the same, and the first of them begins a load
     READ = 5  # host: registers; position = address + 256 * count
+    IMAGE_SECOND = 6  # host: as IMAGE, for the model in slot 1
+    WEIGHTS_BEGIN_SECOND = 7  # host: as WEIGHTS_BEGIN, of a load for slot 1
     ACK = 9  # device: all before `position` taken
     NAK = 10  # device: a frame was not the next one: go back to `position`
     BUSY = 11  # device: a frame did not fit: go back to `position`
@@ -94,6 +99,7 @@ class Register(enum.IntEnum):
     STARVED_CYCLES = 6
     STALLED_CYCLES = 7
     FRAMES = 8
+    SECOND_DIGEST = 9  # of slot 1, where there are two; WEIGHTS_DIGEST is slot 0's then
     WINDOW = 16  # buffer bytes; window bytes << 16
     IMAGE_BYTES = 17
     OUTPUT = 18  # classes; bytes of a score << 16
@@ -102,7 +108,10 @@ class Register(enum.IntEnum):
 
 ADDRESS_SHELL = 16
 REGISTER_COUNT = 20
-STATUS_MODEL_VALID = 1
+STATUS_MODEL_VALID = 1  # slot 0 holds a model
+STATUS_SECOND_VALID = 2  # slot 1 does
+STATUS_SLOT = 4  # the slot that images go through
+STATUS_TWO_SLOTS = 8
 
 
 def crc32(data: bytes) -> int:
