@@ -5,9 +5,9 @@
     python benchmarks/link_breaks.py --table      only the table, of what has been run so far
 
 `count` of each break over the virtual board's pty and its socket, on TFC (sim/link_breaks.py);
-then, on SFC, as many exchanges of two models and as many loads cut off at random points, and a
-tenth as many damaged loads (sim/link_loads.py). Goes on where it stopped. Writes link_breaks.json,
-.md and the table of docs/link.md; status 1 when anything failed.
+then as many exchanges of two models, on SFC, and as many loads cut off at random points and a
+tenth as many damaged loads, on TFC (sim/link_loads.py). Goes on where it stopped. Writes
+link_breaks.json, .md and the table of docs/link.md; status 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from link_common import PAGE, RESULTS, WORK, Record, make_bundle, make_network, tested_digest
 from resource_report import insert
 
+from xnorforge.gen.bundle import Bundle
 from xnorforge.sim import link_breaks, link_loads
 from xnorforge.sim.link_breaks import BREAKS, WAYS, Breaker
 from xnorforge.sim.link_loads import Loader
@@ -32,7 +33,7 @@ from xnorforge.sw.images import load_images
 from xnorforge.sw.shipped import shipped_images
 
 BAUD = 1_000_000
-IMAGES = 100  # of a call that is broken
+IMAGES = 60  # of a call that is broken
 LOAD_IMAGES = 8  # after a load
 
 
@@ -45,18 +46,22 @@ def main() -> int:
     options = parser.parse_args()
     tfc = make_bundle(make_network("tfc"), options.work / "tfc-breaks", fps=10_000, baud=BAUD)
     sfc = make_bundle(make_network("sfc"), options.work / "sfc-loads", fps=2_000, baud=BAUD)
-    files = (Path(link_breaks.__file__), Path(link_loads.__file__))
-    record = Record(options.work / "breaks.jsonl", tested_digest([tfc, sfc], *files))
+    digest = tested_digest([tfc], Path(link_breaks.__file__))
+    broken = Record(options.work / "breaks.jsonl", digest)
+    digest = tested_digest([tfc, sfc], Path(link_loads.__file__))
+    loaded = Record(options.work / "loads.jsonl", digest)
     seeds = range(options.count)
     breaks = [(what, way, seed) for seed in seeds for what in BREAKS for way in WAYS]
-    loads = [("exchange", seed) for seed in seeds] + [("cut off", seed) for seed in seeds]
+    exchanges = [("exchange", seed) for seed in seeds]
+    loads = [("cut off", seed) for seed in seeds]
     loads += [("damaged", seed) for seed in range(-(-options.count // 10))]
     if not options.table:
-        run_breaks(breaks, tfc, record)
-        run_loads(loads, sfc, record)
+        run_loads(loads, tfc, loaded)
+        run_loads(exchanges, sfc, loaded)
+        run_breaks(breaks, tfc, broken)
     report = {
-        "breaks": summary_of_breaks(breaks, record),
-        "loads": summary_of_loads(loads, record),
+        "breaks": summary_of_breaks(breaks, broken),
+        "loads": summary_of_loads(exchanges + loads, loaded),
     }
     options.out.mkdir(exist_ok=True)
     (options.out / "link_breaks.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -68,19 +73,19 @@ def main() -> int:
     return int(bool(wrong or any(row["failed"] for row in report["loads"].values())))
 
 
-def run_breaks(breaks: list[tuple[str, str, int]], bundle: Any, record: Record) -> None:
+def run_breaks(breaks: list[tuple[str, str, int]], bundle: Bundle, record: Record) -> None:
     missing = [case for case in breaks if _key(*case) not in record.items]
     if not missing:
         return
     images, _ = load_images(shipped_images(), shape=(28, 28))
-    with Breaker(bundle, images[:IMAGES]) as breaker:
+    with Breaker(bundle, images[:IMAGES], fast=True) as breaker:
         for done, case in enumerate(missing, 1):
             record.add(_key(*case), asdict(breaker.run(*case)))
             print(f"\r{done} of {len(missing)} breaks", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
 
 
-def run_loads(loads: list[tuple[str, int]], bundle: Any, record: Record) -> None:
+def run_loads(loads: list[tuple[str, int]], bundle: Bundle, record: Record) -> None:
     """What came of each: "" where all is right after an exchange, else `Loader`'s word."""
     missing = [case for case in loads if _key(*case) not in record.items]
     if not missing:
@@ -158,7 +163,7 @@ def markdown(report: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| loads of SFC's weights | runs | the board then | failed |",
+        "| weight loads | runs | the board then | failed |",
         "|---|---|---|---|",
     ]
     for name, row in report["loads"].items():
@@ -168,9 +173,9 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 TITLES = {
-    "exchange": "two models in turn",
-    "cut off": "cut off at a random byte",
-    "damaged": "one bit turned, past the driver's check",
+    "exchange": "two SFC models in turn",
+    "cut off": "of TFC, cut off at a random byte",
+    "damaged": "of TFC, one bit turned, past the driver's check",
 }
 
 

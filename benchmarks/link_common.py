@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,18 @@ def make_network(name: str) -> Network:
 
 
 def make_bundle(network: Network, path: Path, *, fps: float, baud: int) -> Bundle:
-    """A bundle made anew: a core of so many images a second at the icebreaker's own clock."""
+    """A bundle of a core of so many images a second at the icebreaker's own clock.
+
+    One that is there stays untouched if it is the same: a run may be using it.
+    """
     plan = make_plan(network, board="icebreaker", fps=fps, baud=baud)
-    shutil.rmtree(path, ignore_errors=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return compile_bundle(network, plan, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = compile_bundle(network, plan, Path(folder) / path.name)
+        if not path.exists() or Bundle.open(path).manifest != made.manifest:
+            shutil.rmtree(path, ignore_errors=True)
+            made.path.rename(path)
+    return Bundle.open(path)
 
 
 def tested_digest(bundles: Iterable[Bundle], *files: Path) -> str:

@@ -4,9 +4,10 @@
     python benchmarks/run.py [NAME ...]        (a quiet machine gives better seconds)
 
 A benchmark that is not named keeps the table of its last run. Those with builds take hours, and go
-on where they stopped. Others write elsewhere and are
-started by hand: resource_model.py (docs/resources.md and the model's coefficients; hours),
-block_cells.py (prints the tables of docs/blocks), boards_table.py (docs/boards.md).
+on where they stopped. Others write elsewhere and are started by hand: resource_model.py
+(docs/resources.md and the model's coefficients; hours), link_use.py, link_faults.py and
+link_breaks.py (docs/link.md), block_cells.py (prints the tables of docs/blocks), boards_table.py
+(docs/boards.md).
 """
 
 from __future__ import annotations

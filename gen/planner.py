@@ -8,7 +8,7 @@ it does not, which layer or memory stands in the way.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
-from xnorforge.gen.boards import BOARDS, MAX_HZ, Board, baud_divisor, get_board
+from xnorforge.gen.boards import BOARDS, MAX_HZ, baud_divisor
 from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.depths import LineBuffers
-from xnorforge.gen.devices import DEVICES, FAMILIES, Device, get_device
+from xnorforge.gen.devices import DEVICES, FAMILIES
 from xnorforge.gen.errors import PlanError, SiteError
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import STORE_FIELDS, read_overrides
@@ -28,9 +28,8 @@ from xnorforge.gen.queues import with_deep_queues, with_queues
 from xnorforge.gen.reasons import store_reasons
 from xnorforge.gen.resources import Resources
 from xnorforge.gen.search import Chain, Search
+from xnorforge.gen.site import Site
 from xnorforge.hw.boot_rom import BootRomConfig
-from xnorforge.hw.store import SPRAM_SHAPE
-from xnorforge.sw import protocol
 
 __all__ = ["GOALS", "LINKS", "WEIGHTS", "Planner", "link_interval", "make_plan", "planner_for"]
 
@@ -116,7 +115,8 @@ def planner_for(
     if link not in LINKS:
         raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
     if weights not in WEIGHTS:
-        raise PlanError(f"Weights must be {' or '.join(WEIGHTS)}, not {weights!r}")
+        known = f"{', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}"
+        raise PlanError(f"Weights must be {known}, not {weights!r}")
     if baud is not None and not 0 < baud <= MAX_HZ:
         raise PlanError(f"Baud rate must be a positive number up to {MAX_HZ:,}, not {baud!r}")
     if clock_hz is not None and not 0 < clock_hz <= MAX_HZ:
@@ -125,7 +125,7 @@ def planner_for(
         raise PlanError(
             f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
         )
-    site = _Site.choose(board, device, clock_hz, pins)
+    site = Site.choose(board, device, clock_hz, pins)
     if site.board is not None:
         baud_divisor(site.clock_hz, baud or site.baud)
     checked = read_overrides(overrides, network, site.device)
@@ -160,7 +160,7 @@ def _check_slots(weights: str, overrides: Mapping[str, Mapping[str, Any]]) -> No
                 )
 
 
-def _check_patchable(site: "_Site", overrides: Mapping[str, Mapping[str, Any]]) -> None:
+def _check_patchable(site: Site, overrides: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises PlanError where weights could not be replaced in the bitstream."""
     if not site.takes_patches:
         raise PlanError(
@@ -184,51 +184,6 @@ def link_interval(network: Network, clock_hz: float, baud: int) -> int:
     return max(1, int(clock_hz * image_bytes * BITS_PER_BYTE / baud))
 
 
-@dataclass(frozen=True)
-class _Site:
-    """Where the design goes."""
-
-    board: Board | None
-    device: Device
-    clock_hz: float
-
-    @classmethod
-    def choose(
-        cls,
-        board: str | None,
-        device: str | None,
-        clock_hz: float | None,
-        pins: Mapping[str, str] | None = None,
-    ) -> "_Site":
-        if board is not None and device is not None:
-            raise PlanError("Name either a board or a device, not both")
-        if board is None:
-            if device is None:
-                raise PlanError("Name either a board or a device, e.g. board icebreaker")
-            if pins:
-                raise PlanError(f"Pins go with a board, not with bare device {device}")
-            found = get_device(device)
-            return cls(None, found, clock_hz or found.clock_hz)
-        known = get_board(board).with_pins(pins or {})
-        known.check_uart()
-        return cls(known, known.device, known.pll_config(clock_hz).output_hz)
-
-    @property
-    def takes_patches(self) -> bool:
-        """Whether words in its bitstreams can be replaced."""
-        return self.board is not None and bool(self.device.family.patcher)
-
-    @property
-    def baud(self) -> int:
-        """Rate of the link when none is asked for."""
-        return protocol.DEFAULT_BAUD if self.board is None else self.board.baud
-
-    @property
-    def name(self) -> str:
-        """The board's name, or the device's."""
-        return self.device.name if self.board is None else self.board.name
-
-
 class Planner:
     """One network on one site.
 
@@ -238,7 +193,7 @@ class Planner:
     def __init__(
         self,
         network: Network,
-        site: _Site,
+        site: Site,
         link: str,
         baud: int,
         overrides: Mapping[str, Mapping[str, Any]],
@@ -461,15 +416,15 @@ class Planner:
         known = [board for board in BOARDS.values() if "rx" in board.pins]
         known.sort(key=lambda board: (board.uart == "USB bridge", bool(board.loader)))
         boards = {board.device.name: board.name for board in known}
-        sites = [_Site.choose(name, None, None) for name in boards.values()]
-        sites += [_Site.choose(None, name, None) for name in DEVICES]
+        sites = [Site.choose(name, None, None) for name in boards.values()]
+        sites += [Site.choose(None, name, None) for name in DEVICES]
         bits = self.network.weight_bits
         spram = any("spram" in fixed.values() for fixed in self.overrides.values())
         sites = [
             site
             for site in sites
             if site.device.name != here.name
-            and _most_bits(site.device) >= bits
+            and site.most_bits >= bits
             and (site.device.spram_blocks or not spram)
             and (site.takes_patches or self.weights != "patchable")
         ]
@@ -493,10 +448,3 @@ class Planner:
 
     def _rate(self, interval: int | Fraction) -> float:
         return self.site.clock_hz / float(interval)
-
-
-def _most_bits(device: Device) -> int:
-    """More weight bits than any design on the device can hold."""
-    blocks = device.block_rams * device.family.block_ram_bits
-    sprams = device.spram_blocks * SPRAM_SHAPE[0] * SPRAM_SHAPE[1]
-    return blocks + sprams + 16 * device.luts

@@ -17,7 +17,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from xnorforge.gen.attached import usb_ids
+from xnorforge.gen.attached import usb_devices, usb_ids
 from xnorforge.gen.boards import Board, plan_board
 from xnorforge.gen.build_result import read_result
 from xnorforge.gen.bundle import Bundle
@@ -106,6 +106,9 @@ def program(
         how = "its own tool does" if words else "its board file names no other tool"
         return ProgramResult(command, False, f"{_TOOL} does not know {board.name}: {how}")
     target = target or _usual_target(board)
+    several = _several(board, cable or Cable())
+    if several:
+        return ProgramResult(command, False, several, target)
     log = bundle.results / "program.log"
     log.unlink(missing_ok=True)
     try:
@@ -171,6 +174,24 @@ def _options(board: Board, target: str, verify: bool, cable: Cable) -> list[str]
     if verify and target == "flash" and not board.device.name.startswith("gw1n"):
         options.append("--verify")
     return options
+
+
+def _several(board: Board, cable: Cable) -> str:
+    """What to choose from, where more than one cable may be meant; "" where one is."""
+    ids = usb_ids(board)
+    found = [device for device in usb_devices() if device.usb_id in ids]
+    if len(found) < 2 or cable != Cable():
+        return ""
+    if _reached(board) == "dfu":
+        return f"{len(found)} boards may be the {board.name}: leave only that one in its bootloader"
+    names = [
+        f"{item.name} ({', '.join(filter(None, (item.description, item.serial))) or item.usb_id})"
+        for item in found
+    ]
+    return (
+        f"{len(found)} cables may be that of {board.name}: choose one by --busdev-num, "
+        f"{' or '.join(names)}"
+    )
 
 
 def _without(options: list[str], name: str) -> list[str]:

@@ -52,7 +52,8 @@ class VirtualBoard:
     """A running virtual board; use it as a context manager.
 
     bundle_dir: the bundle whose accelerator.v runs. verilog: a variant of that file to run
-    instead. tcp_port: 0 for any free one.
+    instead. tcp_port: 0 for any free one. fast: it takes longer to compile and runs three times as
+    fast.
 
     Attributes
     ----------
@@ -69,6 +70,7 @@ class VirtualBoard:
         *,
         verilog: Path | None = None,
         tcp_port: int = 0,
+        fast: bool = False,
         progress: Progress | None = None,
     ) -> None:
         bundle = Bundle.open(bundle_dir)
@@ -81,6 +83,7 @@ class VirtualBoard:
             [verilog or bundle.path / "accelerator.v", *_pll_models()],
             idle_cycles=idle_cycles,
             tcp_port=tcp_port,
+            options=_FAST if fast else (),
             progress=progress,
         )
 

@@ -168,4 +168,3 @@ class Device:
     @property
     def record_bytes(self) -> int:
         return record_bytes(self.shape.classes, self.shape.score_bytes)
-

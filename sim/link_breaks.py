@@ -39,6 +39,7 @@ __all__ = ["BREAKS", "WAYS", "Break", "Breaker", "Cable"]
 BREAKS = ("client killed", "port closed", "cable pulled", "board killed")
 WAYS = ("pty", "socket")
 _MOST_DELAY_S = 0.25
+_TIMEOUT_S = 30.0  # the driver's 5 s, on a machine that is busy with other work
 _CHECKED = 20  # images of the connection after a break
 _STEP_S = 0.001
 _CHUNK = 4096
@@ -60,17 +61,18 @@ class Break:
 class Breaker:
     """A virtual board to break; use it as a context manager.
 
-    images: (N, *shape), as the network takes them, at least 20.
+    images: (N, *shape), as the network takes them, at least 20. fast: as of VirtualBoard.
     """
 
-    def __init__(self, bundle: Bundle, images: np.ndarray) -> None:
+    def __init__(self, bundle: Bundle, images: np.ndarray, *, fast: bool = False) -> None:
         self._bundle, self._images = bundle, images
         self._image_bytes = bundle.network.input.image_bytes
         self._expected = Executor(bundle.network).run(images)
         # Clients are forked from a process that has imported all they need, and has no threads.
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(["xnorforge.sw.driver"])
-        self._board = VirtualBoard(bundle.path)
+        self._fast = fast
+        self._board = VirtualBoard(bundle.path, fast=fast)
         self._folder = tempfile.TemporaryDirectory()
         self._link_pty()
 
@@ -92,7 +94,7 @@ class Breaker:
         }
         found = act[what](way, rng)
         some = rng.sample(range(len(self._images)), _CHECKED)
-        with Accelerator.open(self._bundle.path, self._address(way)) as board:
+        with self._open(self._address(way)) as board:
             wrong = self._wrong(board.results(self._images[some]), some)
         return replace(found, wrong=found.wrong + wrong)
 
@@ -109,7 +111,7 @@ class Breaker:
         return Break(client.exitcode == -signal.SIGKILL, False, "", 0)
 
     def _close_port(self, way: str, rng: random.Random) -> Break:
-        board = Accelerator.open(self._bundle.path, self._address(way))
+        board = self._open(self._address(way))
         wrong = 0
         with contextlib.closing(board.stream(self._endless())) as records:
             for _ in range(rng.randrange(60)):
@@ -135,7 +137,7 @@ class Breaker:
             time.sleep(rng.random() * _MOST_DELAY_S)
             killed_at.append(time.monotonic())
             self._board.kill()
-            self._board = VirtualBoard(self._bundle.path, tcp_port=port)
+            self._board = VirtualBoard(self._bundle.path, tcp_port=port, fast=self._fast)
             self._link_pty()
 
         port = int(self._board.socket.rsplit(":", 1)[1])
@@ -152,11 +154,14 @@ class Breaker:
     def _call(self, address: str) -> Break:
         """All images over a line that breaks."""
         try:
-            with Accelerator.open(self._bundle.path, address) as board:
+            with self._open(address) as board:
                 result = board.results(self._images)
         except AcceleratorError as error:
             return Break(True, False, type(error).__name__, 0)
         return Break(True, True, "", self._wrong(result, list(range(len(self._images)))))
+
+    def _open(self, address: str) -> Accelerator:
+        return Accelerator.open(self._bundle.path, address, timeout=_TIMEOUT_S)
 
     def _wrong(self, result: tuple[np.ndarray, np.ndarray], some: list[int]) -> int:
         right: Result = self._expected

@@ -75,9 +75,9 @@ class Block:
 
 @dataclass
 class Outcome:
-    """landings: every fault. images: answered with the right record. wrong: answered with another
-    one. failure: what ended the block early, or "". frames, seconds: of line from each fault to
-    its recovery, with the bytes of line beside. cycles: simulated."""
+    """landings: every fault, by direction. images: answered with the right record. wrong: answered
+    with another one. failure: what ended the block early, or "". frames, seconds: from each fault
+    to its recovery, frames of the damaged direction. cycles: simulated."""
 
     landings: dict[str, list[Landing]] = field(default_factory=dict)
     images: int = 0
@@ -88,7 +88,7 @@ class Outcome:
     cycles: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, with each landing as [byte, frame, index, size, part]."""
+        """All of it, each landing as [fault, byte, frame, index, size, part]."""
         return {
             "images": self.images,
             "wrong": self.wrong,

@@ -25,7 +25,7 @@ from xnorforge.sw.transport import TransportLost
 __all__ = ["Loader"]
 
 DIVISOR = 4
-BAUD = 1_000_000
+BAUD = 250_000  # the time-outs then cost few cycles
 _REFUSED_S = 0.3  # without a sign from the core: it takes no image
 
 
@@ -62,8 +62,10 @@ class Loader:
 
     def exchange(self, name: str) -> int:
         """Load a model and classify all images: how many came out wrong."""
-        with self._open(self._held or "own") as accelerator:
-            accelerator.load_weights(self._loads[name])
+        # Opened for these weights, a board of unknown ones is loaded at once.
+        with self._open(self._held or name) as accelerator:
+            if self._held:
+                accelerator.load_weights(self._loads[name])
             self._held = name
             return self._wrong(accelerator, name)
 

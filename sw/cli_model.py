@@ -154,7 +154,7 @@ def inspect(
 @click.option(
     "--patchable",
     is_flag=True,
-    help="Weights of a finished bitstream can be replaced, see `patch`.",
+    help="`patch` can replace the weights of the finished bitstream; takes a block RAM.",
 )
 @click.option("--link", default="uart", show_default=True, help="Link to the host.")
 @click.option("--baud", type=int, help="Baud rate of the UART, instead of the board's.")

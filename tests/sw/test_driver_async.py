@@ -193,27 +193,30 @@ def test_slow_consumer_slows_the_source(bundle):
 
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_slow_source_gets_each_result_before_it_gives_the_next_image(bundle, asynchronous):
+    """A source that waits for the result of its last image before it gives the next one."""
     images = toy_images(4)
-    seen = []
+    results = []
 
     def camera():
         for index, image in enumerate(images):
-            time.sleep(0.3)
-            seen.append(("image", index))
+            time.sleep(0.1)
+            while len(results) < index:
+                time.sleep(0.001)
             yield image
 
     async def async_camera():
         for index, image in enumerate(images):
-            await asyncio.sleep(0.3)
-            seen.append(("image", index))
+            await asyncio.sleep(0.1)
+            while len(results) < index:
+                await asyncio.sleep(0.001)
             yield image
 
     async def story(board, _):
         async for record in board.stream(async_camera() if asynchronous else camera()):
-            seen.append(("result", record.index))
+            results.append(record.scores)
 
     on_board(bundle, story)
-    assert seen == [(what, index) for index in range(4) for what in ("image", "result")]
+    assert (np.array(results) == toy_scores(images)).all()
 
 
 def test_error_of_the_source_comes_after_the_results_of_what_it_gave(bundle):

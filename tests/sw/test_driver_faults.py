@@ -162,6 +162,29 @@ def test_image_in_the_middle_of_a_stream_that_is_none(bundle):
         assert (board.scores(some) == toy_scores(some)).all() and server.clients == 1
 
 
+def test_board_closed_under_another_threads_call_leaves_the_port_free(bundle):
+    images = toy_images(300)
+    ended = []
+    with ToyBoard(toy_device(slots=1)) as server:
+        board = Accelerator.open(bundle, server.port, timeout=2.0)
+
+        def work():
+            try:
+                ended.append((board.scores(images) == toy_scores(images)).all())
+            except errors.AcceleratorError:
+                ended.append(True)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while board.statistics.images < 10:
+            time.sleep(0.001)
+        board.close()
+        thread.join()
+        assert ended == [True] and usable(bundle, server.port)
+        with pytest.raises(errors.AcceleratorError, match="was closed"):
+            board.classify(images)
+
+
 # --- a full disk --------------------------------------------------------------------------------
 
 

@@ -217,9 +217,12 @@ def test_source_slower_than_the_timeout_is_no_fault_of_the_board(bundle):
             time.sleep(0.7)
             yield image
 
-    device = toy_device(slots=1)
+    def late(data):
+        time.sleep(0.06)  # longer than one read of the port
+        return data
+
     with (
-        ToyBoard(device) as server,
+        ToyBoard(toy_device(), up=late) as server,
         Accelerator.open(bundle, server.port, timeout=0.4) as board,
     ):
         found = np.array([record.scores for record in board.stream(camera())])

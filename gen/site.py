@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Where a design goes: a board and the clock that its PLL makes, or a bare device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from xnorforge.gen.boards import Board, get_board
+from xnorforge.gen.devices import Device, get_device
+from xnorforge.gen.errors import PlanError
+from xnorforge.hw.store import SPRAM_SHAPE
+from xnorforge.sw import protocol
+
+__all__ = ["Site"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the design goes."""
+
+    board: Board | None
+    device: Device
+    clock_hz: float
+
+    @classmethod
+    def choose(
+        cls,
+        board: str | None,
+        device: str | None,
+        clock_hz: float | None,
+        pins: Mapping[str, str] | None = None,
+    ) -> Site:
+        if board is not None and device is not None:
+            raise PlanError("Name either a board or a device, not both")
+        if board is None:
+            if device is None:
+                raise PlanError("Name either a board or a device, e.g. board icebreaker")
+            if pins:
+                raise PlanError(f"Pins go with a board, not with bare device {device}")
+            found = get_device(device)
+            return cls(None, found, clock_hz or found.clock_hz)
+        known = get_board(board).with_pins(pins or {})
+        known.check_uart()
+        return cls(known, known.device, known.pll_config(clock_hz).output_hz)
+
+    @property
+    def takes_patches(self) -> bool:
+        """Whether words in its bitstreams can be replaced."""
+        return self.board is not None and bool(self.device.family.patcher)
+
+    @property
+    def baud(self) -> int:
+        """Rate of the link when none is asked for."""
+        return protocol.DEFAULT_BAUD if self.board is None else self.board.baud
+
+    @property
+    def name(self) -> str:
+        """The board's name, or the device's."""
+        return self.device.name if self.board is None else self.board.name
+
+    @property
+    def most_bits(self) -> int:
+        """More weight bits than any design here can hold."""
+        device = self.device
+        blocks = device.block_rams * device.family.block_ram_bits
+        sprams = device.spram_blocks * SPRAM_SHAPE[0] * SPRAM_SHAPE[1]
+        return blocks + sprams + 16 * device.luts
