@@ -59,7 +59,8 @@ class Folds:
     """Folds of every layer of a network on a family.
 
     overrides: checked settings by layer. constant: weights and presets may be constant logic.
-    slots: models that the memories hold. shallow: line buffers are the shallowest that work, instead of such as never cost time.
+    slots: models that the memories hold. shallow: line buffers are the shallowest that work,
+    instead of such as never cost time.
     """
 
     def __init__(

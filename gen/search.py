@@ -109,9 +109,7 @@ class Search:
         # Without line buffers these are the same.
         self._shallow = self._folds
         if any(isinstance(layer, Conv | Pool) for layer in network.layers):
-            self._shallow = Folds(
-                network, family, overrides, constant, slots=slots, shallow=True
-            )
+            self._shallow = Folds(network, family, overrides, constant, slots=slots, shallow=True)
         self._reuse = False
         self.linked = linked
         # What `best` found, here and at every relative: `within`.

@@ -148,8 +148,10 @@ class System(wiring.Component):
         return m
 
     def _image_slot(self, m, shell, width):
-        """The slot of what the converter holds, and whether the shell's bytes are of that one: those
-        of the other wait until it is empty."""
+        """The slot of what the converter holds, and whether the shell's bytes may join it.
+
+        Those of the other slot wait until it is empty.
+        """
         slot, quiet = Signal(name="image_slot"), Signal(2)
         other = shell.image_slot != slot
         with m.If(other & ~width.o.valid):

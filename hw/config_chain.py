@@ -181,7 +181,7 @@ class ConfigHead(wiring.Component):
         return m
 
     def _keep_digest(self, m, model_valid, crc):
-        """Shows each slot's digest; gives the assignment that keeps that of the slot just loaded."""
+        """Shows the slots' digests; gives the assignment that keeps that of the one just loaded."""
         kept = Signal(32 * self.slots, init=self.init_digest or 0, reset_less=True, name="digests")
         m.d.comb += [
             self.weights_digest[slot].eq(Mux(model_valid[slot], kept.word_select(slot, 32), 0))

@@ -13,6 +13,7 @@ device. `docs/link.md` describes every frame. Only the standard library is neede
 import enum
 import struct
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 __all__ = [
@@ -183,8 +184,30 @@ class Identity:
         return self.words[register]
 
     @property
-    def model_valid(self) -> bool:
-        return bool(self[Register.STATUS] & STATUS_MODEL_VALID)
+    def slots(self) -> int:
+        """Models that the device holds at once."""
+        return 2 if self[Register.STATUS] & STATUS_TWO_SLOTS else 1
+
+    def digest(self, slot: int) -> int | None:
+        """Digest of the model in a slot; None where there is no whole one."""
+        valid, register = (
+            (STATUS_MODEL_VALID, Register.WEIGHTS_DIGEST),
+            (STATUS_SECOND_VALID, Register.SECOND_DIGEST),
+        )[slot]
+        return self[register] if self[Register.STATUS] & valid else None
+
+    def slot_of(self, digest: int) -> int | None:
+        """The slot that holds a model, if any does."""
+        return next((slot for slot in range(self.slots) if self.digest(slot) == digest), None)
+
+    def slot_for_load(self, kept: Collection[int] = ()) -> int:
+        """Where a load destroys least: an empty slot, or one that no image went through last.
+
+        kept: digests of models that must stay.
+        """
+        slots = [slot for slot in range(self.slots) if self.digest(slot) not in kept]
+        active = int(bool(self[Register.STATUS] & STATUS_SLOT))
+        return min(slots or [0], key=lambda slot: (self.digest(slot) is not None, slot == active))
 
     @property
     def buffer_bytes(self) -> int:
