@@ -63,6 +63,7 @@ class NetworkMethods:
         clock_hz: float | None = None,
         pins: Mapping[str, str] | None = None,
         weights: str = "loadable",
+        slots: int = 1,
     ) -> PlannedNetwork:
         """Lay the network out; see `gen.planner.make_plan`."""
         from xnorforge.gen.planner import make_plan
@@ -79,6 +80,7 @@ class NetworkMethods:
             clock_hz=clock_hz,
             pins=pins,
             weights=weights,
+            slots=slots,
         )
         return PlannedNetwork(self, plan)
 

@@ -37,6 +37,7 @@ class CoreParts:
     stage takes. owners: the layer each stage belongs to, a converter to the one it feeds; "head".
     stores: (name, config, words) in the weight chain's order; constant ones among them are no
     part of the chain. patchable: nothing but words of memories depends on the network's numbers.
+    slots: models that the stores hold.
     """
 
     beats: int
@@ -45,6 +46,7 @@ class CoreParts:
     owners: tuple[str, ...]
     stores: tuple[tuple[str, StoreConfig, list[int]], ...] = field(repr=False)
     patchable: bool = False
+    slots: int = 1
 
     @property
     def head(self) -> HeadConfig:
@@ -111,6 +113,7 @@ def core_parts(network: Network, plan: Plan) -> CoreParts:
             for name, config, words in builder.stores
         ),
         plan.patchable,
+        plan.slots,
     )
 
 
@@ -284,6 +287,7 @@ class _Builder:
             affine=network.head.scale is not None,
             family=self.plan.family,
             rule=network.head.rule,
+            slots=self.plan.slots,
         )
         stream = self.vectors_of("head", stream, config.classes, 1)
         self.put("head", config, stream)

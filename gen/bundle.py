@@ -193,6 +193,9 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
         "weights": {
             "bytes": len(load),
             "must_load": parts.must_load,
+            "slots": parts.slots,
+            # When another model takes over while images run.
+            "exchange": "between images" if parts.slots > 1 else "between batches",
             "constant": [name for name, c, _ in parts.stores if not c.loadable],
         },
         "registers": {register.name.lower(): int(register) for register in protocol.Register},

@@ -65,6 +65,7 @@ class Core(wiring.Component):
         self.parts = parts
         self.blank = blank
         self.plan_hash = plan_hash
+        slots = {"image_slot": In(1), "config_slot": In(1)} if parts.slots > 1 else {}
         super().__init__(
             {
                 "image_data": In(image_bits),
@@ -82,6 +83,7 @@ class Core(wiring.Component):
                 "register_address": In(4),
                 "register_data": Out(32),
                 "flush": In(1),
+                **slots,
             }
         )
 
@@ -97,7 +99,7 @@ class Core(wiring.Component):
             words = blank_words("boot", rom.memory) if self.blank else parts.boot_words()
             boot, digest = BootRom(config=rom, words=words), None
         m.submodules.config = chain = ConfigHead(
-            load_bytes=len(payload), init_digest=digest, boot=boot
+            load_bytes=len(payload), init_digest=digest, boot=boot, slots=parts.slots
         )
         m.d.comb += [
             chain.i.payload.data.eq(self.config_data),
@@ -117,7 +119,14 @@ class Core(wiring.Component):
 
         # --- datapath: flushed as one, stores aside
         names = iter([name for name, _, _ in parts.stores])
+        self._slot = slot = Signal(name="slot")
         ready = chain.model_valid
+        if parts.slots > 1:
+            waits = Signal()  # for the images of the other model to leave
+            ready = chain.model_valid.bit_select(slot, 1) & ~waits
+            m.d.comb += chain.slot.eq(self.config_slot)
+            for store in stores.values():
+                m.d.comb += [store.slot.eq(slot), store.load_slot.eq(chain.load_slot)]
         outputs: list[list] = []
         for index, (config, wires) in enumerate(zip(parts.stages, parts.wires, strict=True)):
             _, circuit = _CIRCUITS[type(config)]
@@ -149,10 +158,29 @@ class Core(wiring.Component):
             self.result_valid.eq(upstream.valid),
             upstream.ready.eq(self.result_ready),
         ]
-        self._registers(m, chain)
+        in_flight = self._registers(m, chain)
+        if parts.slots > 1:
+            self._change_slots(m, waits, in_flight)
         return m
 
-    def _registers(self, m, chain) -> None:
+    def _change_slots(self, m, waits, in_flight) -> None:
+        """Between two images of different models: no image in, all results out, then the slot."""
+        # `in_flight` learns of a beat two cycles later.
+        beat = Cycle(count=self.parts.beats)
+        m.submodules.image_beat = ResetInserter(self.flush)(beat)
+        quiet = Signal(2)
+        m.d.comb += [
+            beat.step.eq(self.image_valid & self.image_ready),
+            waits.eq((self.image_slot != self._slot) & beat.first),
+        ]
+        with m.If(waits & ~in_flight.some):
+            m.d.sync += quiet.eq(quiet + 1)
+            with m.If(quiet.all()):
+                m.d.sync += self._slot.eq(self.image_slot)
+        with m.Else():
+            m.d.sync += quiet.eq(0)
+
+    def _registers(self, m, chain) -> Tally:
         """Identity, status and the cycle counters behind the register bus."""
         # An image is "in flight" from its first beat until its last result beat. Events come late
         # in their cycle: each goes through a register before it is counted.
@@ -188,6 +216,12 @@ class Core(wiring.Component):
             protocol.Register.WEIGHTS_DIGEST: chain.weights_digest,
             protocol.Register.STATUS: chain.model_valid,
         }
+        if self.parts.slots > 1:
+            words |= {
+                protocol.Register.WEIGHTS_DIGEST: chain.weights_digest[0],
+                protocol.Register.SECOND_DIGEST: chain.weights_digest[1],
+                protocol.Register.STATUS: Cat(chain.model_valid, self._slot, C(1, 1)),
+            }
         for register, event in counters.items():
             words[register] = count = Signal(32, name=register.name.lower())
             m.d.sync += count.eq(count + event)
@@ -197,6 +231,7 @@ class Core(wiring.Component):
                     m.d.sync += self.register_data.eq(word)
             with m.Default():
                 m.d.sync += self.register_data.eq(0)
+        return in_flight
 
 
 def block_owners(parts: CoreParts) -> dict[str, str]:

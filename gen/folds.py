@@ -59,7 +59,8 @@ class Folds:
     """Folds of every layer of a network on a family.
 
     overrides: checked settings by layer. constant: weights and presets may be constant logic.
-    shallow: line buffers are the shallowest that work, instead of such as never cost time.
+    slots: models that the memories hold. shallow: line buffers are the shallowest that work,
+    instead of such as never cost time.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Folds:
         overrides: Mapping[str, Mapping[str, Any]],
         constant: bool,
         *,
+        slots: int = 1,
         shallow: bool = False,
     ) -> None:
+        self.slots = slots
         self.network = network
         self.family = family
         self.overrides = overrides
@@ -79,7 +82,7 @@ class Folds:
         if constant:
             self._kinds["preset_store"] += ("const",)
             self._kinds["weight_store"] += ("const",)
-        if family in SPRAM_FAMILIES:
+        if family in SPRAM_FAMILIES and slots == 1:
             self._kinds["weight_store"] += ("spram",)
         self._widths = [self._useful(index) for index in range(len(network.layers))]
         self._fold = cache(self._make)
@@ -190,6 +193,7 @@ class Folds:
             else None,
             reuse=reuse,
             weight_hops=int(spread and FAMILIES[self.family].register),
+            slots=self.slots,
         )
         config = plan.mvu_config(self.family, layer)
         if layer.levels > 1:
@@ -234,13 +238,15 @@ class Folds:
         return Fold(plan, cycles, cost, (), channels, lanes, channels, lanes)
 
     def _threshold(self, layer: Threshold, lanes: int, cycles: int) -> Fold:
-        plan = StreamPlan(layer.name, "threshold", lanes)
+        plan = StreamPlan(layer.name, "threshold", lanes, slots=self.slots)
         config = plan.threshold_config(layer, self.family)
         cost = resources.block(config, self.family)
         return Fold(plan, cycles, cost, (), config.rows, lanes, config.rows, lanes)
 
     def _join(self, layer: Add | Concat, lanes: int, cycles: int) -> Fold:
         plan = StreamPlan(layer.name, type(layer).__name__.lower(), lanes)
+        if isinstance(layer, Add):
+            plan = replace(plan, slots=self.slots)
         if isinstance(layer, Add):
             cost = resources.block(plan.add_config(layer, self.family), self.family)
         else:

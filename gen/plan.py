@@ -90,7 +90,8 @@ class StreamPlan:
     `ThresholdConfig`.
 
     Of a pool: window, its line buffer; without one its windows lie side by side (`hw.tile_pool`),
-    and store is where its results so far lie, "block" or "lut".
+    and store is where its results so far lie, "block" or "lut". slots: models that its numbers'
+    memory holds.
     """
 
     name: str
@@ -99,6 +100,7 @@ class StreamPlan:
     window: WindowPlan | None = None
     method: str = "parallel"
     store: str = "block"
+    slots: int = 1
 
     @property
     def folds(self) -> list[int]:
@@ -116,6 +118,7 @@ class StreamPlan:
             method=self.method,
             signs=True,
             family=family,
+            slots=self.slots,
         )
 
     def add_config(self, layer: Add, family: str) -> AddConfig:
@@ -126,6 +129,7 @@ class StreamPlan:
             bits=tuple(source.bits for source in layer.sources),
             output_bits=layer.output.bits,
             family=family,
+            slots=self.slots,
             **_add_widths(layer),
         )
 
@@ -177,7 +181,8 @@ class LayerPlan(Folding):
     which a plan made by the planner names. rows, columns: of one of `sets` weight matrices.
     planes: of a weight. vectors: windows an image. method: how several thresholds a row are
     compared, as in `ThresholdConfig`. reuse: windows worked on at once with the same weights.
-    weight_hops: more registers behind the weights' block RAMs.
+    weight_hops: more registers behind the weights' block RAMs. slots: models that weights, presets
+    and thresholds are held of.
     """
 
     name: str
@@ -201,6 +206,7 @@ class LayerPlan(Folding):
     method: str = "parallel"
     reuse: int = 1
     weight_hops: int = 0
+    slots: int = 1
 
     @classmethod
     def of(cls, layer: Product, **choices: Any) -> "LayerPlan":
@@ -246,6 +252,7 @@ class LayerPlan(Folding):
             pipeline=self.pipeline,
             reuse=self.reuse,
             weight_hops=self.weight_hops,
+            slots=self.slots,
             **_extras(layer),
         )
 
@@ -282,7 +289,8 @@ class Plan:
     (memory, why it lies where it does), for people. board_record: the board as the plan was made
     for it (`Board.to_json`), so that a bundle needs no board file; None for a bare device.
     forks: a value that several layers take has one. patchable: the words of its memories can be
-    replaced in a finished bitstream.
+    replaced in a finished bitstream. slots: models that the design holds at once; images of one
+    follow those of the other without a gap.
     """
 
     family: str
@@ -297,6 +305,7 @@ class Plan:
     board_record: dict[str, Any] | None = None
     forks: tuple[ForkPlan, ...] = ()
     patchable: bool = False
+    slots: int = 1
 
     def fork(self, value: str) -> ForkPlan:
         """The queues behind a value."""
@@ -367,6 +376,8 @@ class Plan:
             structure["forks"] = [dataclasses.asdict(fork) for fork in self.forks]
         if self.patchable:
             structure["patchable"] = True
+        if self.slots > 1:
+            structure["slots"] = self.slots
         digest = hashlib.sha256(json.dumps(structure, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
@@ -378,6 +389,7 @@ def _add_widths(layer: Add) -> dict[str, Any]:
 def _told(plan: LayerPlan | StreamPlan) -> dict[str, Any]:
     """A layer's plan, without what a plain dense layer has no use for."""
     plain = {"sets": 1, "planes": 1, "vectors": 1, "window": None, "method": "parallel"}
+    plain["slots"] = 1
     if isinstance(plan, StreamPlan):
         plain["store"] = "block"
     else:

@@ -54,6 +54,7 @@ def make_plan(
     baud: int | None = None,
     clock_hz: float | None = None,
     weights: str = "loadable",
+    slots: int = 1,
     pins: Mapping[str, str] | None = None,
     searches: dict[str, Search] | None = None,
 ) -> Plan:
@@ -68,8 +69,10 @@ def make_plan(
     weights: "loadable": the driver can exchange them for those of another model of this shape;
     "constant": they may become logic, where that is cheaper, and belong to the circuit;
     "patchable": as "loadable", and `gen.patch` can replace those of a finished bitstream.
-    searches: what calls for the same network, overrides and weights have found out, by family;
-    they add to it.
+    slots: models that the design holds at once, 1 or 2: a load goes to the one that no image uses,
+    and images of one model follow those of the other without a gap.
+    searches: what calls for the same network, overrides, weights and slots have found out, by
+    family; they add to it.
     Raises PlanError when the target cannot be met, naming what limits it.
     """
     if goal not in GOALS:
@@ -85,6 +88,7 @@ def make_plan(
         baud=baud,
         clock_hz=clock_hz,
         weights=weights,
+        slots=slots,
         pins=pins,
         searches=searches,
     )
@@ -103,6 +107,7 @@ def planner_for(
     baud: int | None = None,
     clock_hz: float | None = None,
     weights: str = "loadable",
+    slots: int = 1,
     pins: Mapping[str, str] | None = None,
     searches: dict[str, Search] | None = None,
 ) -> "Planner":
@@ -126,9 +131,33 @@ def planner_for(
     checked = read_overrides(overrides, network, site.device)
     if weights == "patchable":
         _check_patchable(site, checked)
+    if slots not in (1, 2):
+        raise PlanError(f"Slots must be 1 or 2, not {slots!r}")
+    if slots > 1:
+        _check_slots(weights, checked)
     return Planner(
-        network, site, link, baud or site.baud, checked, weights=weights, searches=searches
+        network,
+        site,
+        link,
+        baud or site.baud,
+        checked,
+        weights=weights,
+        slots=slots,
+        searches=searches,
     )
+
+
+def _check_slots(weights: str, overrides: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises PlanError where a second model could not be loaded beside the first."""
+    if weights == "constant":
+        raise PlanError("Constant weights are logic: a design with them holds one model")
+    for layer, fixed in overrides.items():
+        for field in STORE_FIELDS:
+            if fixed.get(field) in ("spram", "const"):
+                raise PlanError(
+                    f"Overrides, layer {layer!r}: {field} {fixed[field]!r} cannot be loaded while "
+                    "images use it, so the design holds one model"
+                )
 
 
 def _check_patchable(site: Site, overrides: Mapping[str, Mapping[str, Any]]) -> None:
@@ -170,6 +199,7 @@ class Planner:
         overrides: Mapping[str, Mapping[str, Any]],
         *,
         weights: str = "loadable",
+        slots: int = 1,
         searches: dict[str, Search] | None = None,
     ) -> None:
         self.network = network
@@ -178,6 +208,7 @@ class Planner:
         self.baud = baud
         self.overrides = overrides
         self.weights = weights
+        self.slots = slots
         self.family = site.device.family.name
         linked = site.board is not None
         self.shell = resources.shell(self.family) if linked else resources.core(self.family)
@@ -186,13 +217,15 @@ class Planner:
         self.room = resources.capacity(site.device) - self.shell
         if weights == "patchable":
             self.room = replace(self.room, sprams=0)  # they wake up with anything
+        if slots > 1:
+            self.room = replace(self.room, sprams=0)  # their one port reads or writes
         constant = weights == "constant"
         self._searches: dict[str, Search] = {} if searches is None else searches
         if self.family in self._searches:
             self.search = self._searches[self.family].within(self.room, linked=linked)
         else:
             self.search = Search(
-                network, self.family, self.room, overrides, constant, linked=linked
+                network, self.family, self.room, overrides, constant, linked=linked, slots=slots
             )
             self._searches[self.family] = self.search
 
@@ -280,6 +313,7 @@ class Planner:
             board=None if self.site.board is None else self.site.board.name,
             board_record=None if self.site.board is None else self.site.board.to_json(),
             patchable=self.weights == "patchable",
+            slots=self.slots,
             clock_hz=self.site.clock_hz,
             link=self.link,
             baud=self.baud,
@@ -402,6 +436,7 @@ class Planner:
                 self.baud,
                 self.overrides,
                 weights=self.weights,
+                slots=self.slots,
                 searches=self._searches,
             )
             if works(planner):

@@ -308,7 +308,8 @@ def _store(config: StoreConfig) -> tuple[Terms, Resources]:
     if config.kind == "const":
         return constant_terms(config), Resources()
     exact = Resources(blocks=config.block_rams, sprams=config.sprams, lut_rams=config.lut_rams)
-    return store_terms(config), exact
+    # Slots are more addresses.
+    return store_terms(replace(config, depth=config.addresses, slots=1)), exact
 
 
 def _head(config: HeadConfig) -> tuple[Terms, Resources]:

@@ -86,7 +86,8 @@ class Search:
 
     capacity: what the device has for the core. overrides: checked settings by layer. constant:
     weights and presets may be constant logic, which no load can change. linked: a link brings the
-    images, and a converter makes its beats those of the core.
+    images, and a converter makes its beats those of the core. slots: models that the memories
+    hold.
     """
 
     def __init__(
@@ -98,16 +99,17 @@ class Search:
         constant: bool = False,
         *,
         linked: bool = False,
+        slots: int = 1,
     ) -> None:
         self.network = network
         self.family = family
         self.capacity = capacity
         self.overrides = overrides
-        self._folds = Folds(network, family, overrides, constant)
+        self._folds = Folds(network, family, overrides, constant, slots=slots)
         # Without line buffers these are the same.
         self._shallow = self._folds
         if any(isinstance(layer, Conv | Pool) for layer in network.layers):
-            self._shallow = Folds(network, family, overrides, constant, shallow=True)
+            self._shallow = Folds(network, family, overrides, constant, slots=slots, shallow=True)
         self._reuse = False
         self.linked = linked
         # What `best` found, here and at every relative: `within`.
@@ -120,6 +122,7 @@ class Search:
             affine=network.head.scale is not None,
             family=family,
             rule=network.head.rule,
+            slots=slots,
         )
         self._join = cache(self._make_join)
 

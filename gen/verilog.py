@@ -82,6 +82,7 @@ class System(wiring.Component):
                 classes=network.classes,
                 score_bits=parts.head.score_bits,
                 window_bytes=protocol.window_bytes(plan.baud),
+                slots=plan.slots,
             )
         )
         width = WidthConverter(
@@ -96,6 +97,12 @@ class System(wiring.Component):
         image_ready, result_valid, result_last, config_ready = (Signal() for _ in range(4))
         result_score, result_label = Signal(signed(parts.head.score_bits)), Signal(16)
         register_data = Signal(32)
+        image_valid, width_ready = shell.image.valid, width.i.ready
+        slots = {}
+        if plan.slots > 1:
+            slot, taken = self._image_slot(m, shell, width)
+            image_valid, width_ready = image_valid & taken, width_ready & taken
+            slots = {"i_image_slot": slot, "i_config_slot": shell.config_slot}
         m.submodules.core = Instance(
             "xnorforge_core",
             i_clk=ClockSignal(),
@@ -115,6 +122,7 @@ class System(wiring.Component):
             i_register_address=shell.register_address,
             o_register_data=register_data,
             i_flush=shell.flush,
+            **slots,
         )
         board = plan_board(plan)
         m.d.comb += [
@@ -123,8 +131,8 @@ class System(wiring.Component):
             self.tx.eq(shell.tx),
             shell.divisor.eq(self.divisor),
             Value.cast(width.i.payload).eq(shell.image.payload),
-            width.i.valid.eq(shell.image.valid),
-            shell.image.ready.eq(width.i.ready),
+            width.i.valid.eq(image_valid),
+            shell.image.ready.eq(width_ready),
             width.o.ready.eq(image_ready),
             shell.result.payload.score.eq(result_score),
             shell.result.payload.label.eq(result_label),
@@ -138,6 +146,21 @@ class System(wiring.Component):
         m.d.sync += running.eq(1)
         m.d.comb += self.led.eq(~running if board.led_active_low else running)
         return m
+
+    def _image_slot(self, m, shell, width):
+        """The slot of what the converter holds, and whether the shell's bytes may join it.
+
+        Those of the other slot wait until it is empty.
+        """
+        slot, quiet = Signal(name="image_slot"), Signal(2)
+        other = shell.image_slot != slot
+        with m.If(other & ~width.o.valid):
+            m.d.sync += quiet.eq(quiet + 1)
+            with m.If(quiet.all()):
+                m.d.sync += slot.eq(shell.image_slot)
+        with m.Else():
+            m.d.sync += quiet.eq(0)
+        return slot, ~other
 
 
 def core_verilog(network: Network, plan: Plan, parts: CoreParts, *, blank: bool = False) -> str:

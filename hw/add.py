@@ -38,8 +38,8 @@ class AddConfig:
         Width of each source's signed multipliers; 0: all are 1.
     offset_bits : int
         Width of the signed offsets; 0: there are none.
-    store, family : str
-        Kind of `hw.store` for multipliers and offsets, and its family.
+    store, family, slots : str, str, int
+        Kind of `hw.store` for multipliers and offsets, its family, and the models it holds.
 
     Raises
     ------
@@ -56,6 +56,7 @@ class AddConfig:
     offset_bits: int = 0
     store: str = "lut"
     family: str = "ecp5"
+    slots: int = 1
 
     def __post_init__(self) -> None:
         if len(self.kinds) < 2:
@@ -100,7 +101,11 @@ class AddConfig:
         if not self.lane_bits:
             return None
         return StoreConfig(
-            width=self.lanes * self.lane_bits, depth=self.nf, kind=self.store, family=self.family
+            width=self.lanes * self.lane_bits,
+            depth=self.nf,
+            kind=self.store,
+            family=self.family,
+            slots=self.slots,
         )
 
     @property

@@ -54,6 +54,8 @@ class ConfigHead(wiring.Component):
         powers up with anything: the model is then invalid until it is loaded
     boot : BootRom that brings the digest, and a share to every store that boots; then
         `init_digest` is None. None in a chain that is never booted
+    slots : models that the stores hold. A load is for one of them and leaves the other as it is;
+        the power-up model is in slot 0
 
     Members
     -------
@@ -62,25 +64,38 @@ class ConfigHead(wiring.Component):
         To the first store.
     load_i : In(LOAD)
         From the last store.
-    model_valid : Out(1)
-    weights_digest : Out(32)
+    slot : In(1)
+        With `first`: where the load goes. Of two slots.
+    load_slot : Out(1)
+        To the stores. Of two slots.
+    model_valid : Out(slots)
+    weights_digest : Out(32), or Out(data.ArrayLayout(32, 2))
         CRC-32 of the payload in the memories; zero while the model is invalid.
     """
 
-    def __init__(self, *, load_bytes: int, init_digest: int | None, boot: BootRom | None = None):
+    def __init__(
+        self,
+        *,
+        load_bytes: int,
+        init_digest: int | None,
+        boot: BootRom | None = None,
+        slots: int = 1,
+    ):
         self.check(load_bytes, init_digest)
+        self.slots = slots
         self.load_bytes = load_bytes
         self.init_digest = init_digest
         self._boot = boot
-        super().__init__(
-            {
-                "i": In(stream.Signature(CONFIG_BYTE, always_ready=True)),
-                "load_o": Out(LOAD),
-                "load_i": In(LOAD),
-                "model_valid": Out(1),
-                "weights_digest": Out(32),
-            }
-        )
+        ports = {
+            "i": In(stream.Signature(CONFIG_BYTE, always_ready=True)),
+            "load_o": Out(LOAD),
+            "load_i": In(LOAD),
+            "model_valid": Out(slots),
+            "weights_digest": Out(32 if slots == 1 else data.ArrayLayout(32, slots)),
+        }
+        if slots > 1:
+            ports |= {"slot": In(1), "load_slot": Out(1)}
+        super().__init__(ports)
 
     @staticmethod
     def check(load_bytes: int, init_digest: int | None) -> None:
@@ -115,7 +130,7 @@ class ConfigHead(wiring.Component):
         left = Signal(ceil_log2(self.load_bytes) + 1, reset_less=True)
         closing = Signal(range(CRC_BYTES + 1), init=CRC_BYTES)
         differs, matched, accepted = Signal(), Signal(), Signal()
-        model_valid = Signal(init=self.init_digest is not None, reset_less=True)
+        model_valid = Signal(self.slots, init=self.init_digest is not None, reset_less=True)
 
         payload = valid & ~left[-1] & ~closing[-1]
         check = valid & left[-1] & ~closing[-1]
@@ -124,8 +139,17 @@ class ConfigHead(wiring.Component):
             start.eq(self.i.valid & self.i.payload.first),
             accepted.eq(check & (closing == CRC_BYTES - 1) & ~differs_now),
             self.model_valid.eq(model_valid),
-            self.weights_digest.eq(Mux(model_valid, crc, 0)),
         ]
+        falls, rises = model_valid.eq(0), [model_valid.eq(1)]
+        if self.slots == 1:
+            # The CRC of the last load is the model's digest.
+            m.d.comb += self.weights_digest.eq(Mux(model_valid, crc, 0))
+        else:
+            falls = model_valid.bit_select(self.slot, 1).eq(0)
+            rises = [model_valid.bit_select(self.load_slot, 1).eq(1)]
+            rises += [self._keep_digest(m, model_valid, crc)]
+            with m.If(start):
+                m.d.sync += self.load_slot.eq(self.slot)
         # The way to the stores starts at a register: `accepted` comes late in its cycle.
         m.d.sync += [
             valid.eq(self.i.valid),
@@ -142,7 +166,7 @@ class ConfigHead(wiring.Component):
                 closing.eq(0),
                 differs.eq(0),
                 matched.eq(0),
-                model_valid.eq(0),
+                falls,
                 register.eq(_ONES),
             ]
         with m.Else():
@@ -153,14 +177,23 @@ class ConfigHead(wiring.Component):
             with m.If(accepted):
                 m.d.sync += matched.eq(1)
             with m.If(matched & self.load_i.valid):
-                m.d.sync += model_valid.eq(1)
+                m.d.sync += rises
         return m
+
+    def _keep_digest(self, m, model_valid, crc):
+        """Shows the slots' digests; gives the assignment that keeps that of the one just loaded."""
+        kept = Signal(32 * self.slots, init=self.init_digest or 0, reset_less=True, name="digests")
+        m.d.comb += [
+            self.weights_digest[slot].eq(Mux(model_valid[slot], kept.word_select(slot, 32), 0))
+            for slot in range(self.slots)
+        ]
+        return kept.word_select(self.load_slot, 32).eq(crc)
 
     def _booted(self, m, start, register, matched) -> None:
         """Boot bytes go down the chain; those of the digest also prove, as they come back, that
         the last store has its share."""
         m.submodules.boot = boot = self._boot
-        m.d.comb += boot.stop.eq(start | self.model_valid)
+        m.d.comb += boot.stop.eq(start | self.model_valid.any())
         with m.If(start):
             m.d.sync += self.load_o.data.eq(0)
         with m.Elif(boot.start):

@@ -45,6 +45,8 @@ class HeadConfig:
     rule : str
         "argmax", or "highest_bit": the highest class whose key is not negative, 0 where there is
         none (`tie` is not used).
+    slots : int
+        Models that the store holds.
     """
 
     classes: int
@@ -53,6 +55,7 @@ class HeadConfig:
     affine: bool = False
     family: str = "ecp5"
     rule: str = "argmax"
+    slots: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.classes <= 1 << 16:
@@ -87,7 +90,11 @@ class HeadConfig:
     def store_config(self) -> StoreConfig:
         """The store of `scale` (low 16 bits) and `offset`, one word a class."""
         return StoreConfig(
-            width=SCALE_BITS + OFFSET_BITS, depth=self.classes, kind="lut", family=self.family
+            width=SCALE_BITS + OFFSET_BITS,
+            depth=self.classes,
+            kind="lut",
+            family=self.family,
+            slots=self.slots,
         )
 
     def words(self, scale: np.ndarray, offset: np.ndarray) -> list[int]:

@@ -45,12 +45,15 @@ class LinkReceiver(wiring.Component):
     Parameters
     ----------
     buffer_bytes : size of the ring, a power of two
+    slots : models that the core holds, 1 or 2
 
     Members
     -------
     i : In(stream.Signature(DecodedBeat, always_ready=True))
     image : Out(stream.Signature(8))
     config : Out(stream.Signature(ConfigByte))
+    image_slot, config_slot : Out(1)
+        Of two slots: whose images the ring holds or held last, and where the last load goes.
     reset : Out(1)
         High for one cycle when a lease begins: everything on the way is void.
     lease, expected, consumed : Out(8), Out(16), Out(16)
@@ -64,8 +67,10 @@ class LinkReceiver(wiring.Component):
         Frames spoilt on the line; good data frames that were not the next or did not fit.
     """
 
-    def __init__(self, *, buffer_bytes: int):
+    def __init__(self, *, buffer_bytes: int, slots: int = 1):
         self.buffer_bytes = buffer_bytes
+        self.slots = slots
+        two = {"image_slot": Out(1), "config_slot": Out(1)} if slots > 1 else {}
         super().__init__(
             {
                 "i": In(stream.Signature(DecodedBeat, always_ready=True)),
@@ -81,6 +86,7 @@ class LinkReceiver(wiring.Component):
                 "request": Out(stream.Signature(ReadRequest)),
                 "bad_frames": Out(16),
                 "dropped": Out(16),
+                **two,
             }
         )
 
@@ -151,15 +157,21 @@ class LinkReceiver(wiring.Component):
         self._ours = ours = Signal()
         next_one, may_enter = Signal(), Signal()
         self._fetched, self._offered = fetched, offered = Signal(), Signal()
+        begins = kind == Kind.WEIGHTS_BEGIN
+        is_image = same_image = kind == Kind.IMAGE
+        brings_load = kind != Kind.IMAGE
+        if self.slots > 1:
+            second, second_load = kind == Kind.IMAGE_SECOND, kind == Kind.WEIGHTS_BEGIN_SECOND
+            same_image = Mux(self.image_slot, second, is_image)
+            is_image, begins = is_image | second, begins | second_load
+            brings_load = ~is_image
         m.d.sync += [
-            is_data.eq(
-                (kind == Kind.IMAGE) | (kind == Kind.WEIGHTS) | (kind == Kind.WEIGHTS_BEGIN)
-            ),
+            is_data.eq(is_image | (kind == Kind.WEIGHTS) | begins),
             ours.eq(self._lease == self.lease),
             next_one.eq(self._position == self.expected),
             may_enter.eq(
                 ((self.expected == self.consumed) & ~fetched & ~offered)
-                | Mux(is_load, kind == Kind.WEIGHTS, kind == Kind.IMAGE)
+                | Mux(is_load, kind == Kind.WEIGHTS, same_image)
             ),
         ]
 
@@ -201,8 +213,13 @@ class LinkReceiver(wiring.Component):
         with m.If(joins):
             m.d.sync += [
                 self.expected.eq(self._place - CRC_BYTES),
-                is_load.eq(kind != Kind.IMAGE),
+                is_load.eq(brings_load),
             ]
+            if self.slots > 1:
+                with m.If(is_image):
+                    m.d.sync += self.image_slot.eq(second)
+                with m.If(begins):
+                    m.d.sync += self.config_slot.eq(second_load)
         with m.If(spoilt):
             m.d.sync += self.bad_frames.eq(self.bad_frames + 1)
         with m.If(asks):
@@ -215,7 +232,7 @@ class LinkReceiver(wiring.Component):
         m.d.sync += self.reset.eq(restarts)
         with m.If(restarts):
             m.d.sync += [self.lease.eq(self._lease), self.expected.eq(0)]
-        self._begins = joins & (kind == Kind.WEIGHTS_BEGIN)
+        self._begins = joins & begins
 
     def _deliver(self, m) -> None:
         """The ring's bytes to where they belong: fetched, registered, offered."""

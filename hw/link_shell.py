@@ -29,7 +29,7 @@ class LinkShellConfig:
 
     image_bytes: bytes of an image. classes, score_bits: of a result. buffer_bytes: receive
     buffer, a power of two. window_bytes: unacknowledged bytes that keep the line busy
-    (`protocol.window_bytes(baud)`).
+    (`protocol.window_bytes(baud)`). slots: models that the core holds, 1 or 2.
 
     Raises
     ------
@@ -41,9 +41,11 @@ class LinkShellConfig:
     score_bits: int
     buffer_bytes: int = protocol.DEFAULT_BUFFER_BYTES
     window_bytes: int = protocol.window_bytes(protocol.DEFAULT_BAUD)
+    slots: int = 1
 
     def __post_init__(self):
         for name, low, high in (
+            ("slots", 1, 2),
             ("image_bytes", 1, 0xFFFFFFFF),
             ("classes", 1, 0xFFFF),
             ("score_bits", 1, 32),
@@ -70,9 +72,11 @@ class LinkShellConfig:
         }
 
 
-def core_ports(score_bits: int) -> dict[str, wiring.Member]:
+def core_ports(score_bits: int, slots: int = 1) -> dict[str, wiring.Member]:
     """A shell's ports towards the core, the mirror of the core's own."""
+    two = {"image_slot": Out(1), "config_slot": Out(1)} if slots > 1 else {}
     return {
+        **two,
         "image": Out(stream.Signature(8)),
         "result": In(stream.Signature(result_layout(score_bits))),
         "config": Out(stream.Signature(ConfigByte)),
@@ -110,6 +114,9 @@ class LinkShell(wiring.Component):
         Data one cycle after the address.
     flush : Out(1)
         One cycle: drop every image and result on the way, converters beside the core included.
+    image_slot, config_slot : Out(1)
+        Of two slots: that of the image bytes, which changes while there are none; and where the
+        weight load goes.
     """
 
     def __init__(self, *, config: LinkShellConfig):
@@ -119,7 +126,7 @@ class LinkShell(wiring.Component):
                 "i": In(stream.Signature(8, always_ready=True)),
                 "spoilt": In(1),
                 "o": Out(stream.Signature(8)),
-                **core_ports(config.score_bits),
+                **core_ports(config.score_bits, config.slots),
             }
         )
 
@@ -127,7 +134,9 @@ class LinkShell(wiring.Component):
         m = Module()
         m.submodules.decoder = decoder = CobsDecoder()
         m.submodules.encoder = encoder = CobsEncoder()
-        m.submodules.receiver = receiver = LinkReceiver(buffer_bytes=self.shell.buffer_bytes)
+        m.submodules.receiver = receiver = LinkReceiver(
+            buffer_bytes=self.shell.buffer_bytes, slots=self.shell.slots
+        )
         m.submodules.sender = sender = LinkSender(score_bits=self.shell.score_bits)
 
         wiring.connect(m, wiring.flipped(self.i), decoder.i)
@@ -150,6 +159,12 @@ class LinkShell(wiring.Component):
             encoder.abort.eq(receiver.reset),
             self.flush.eq(receiver.reset),
         ]
+
+        if self.shell.slots > 1:
+            m.d.comb += [
+                self.image_slot.eq(receiver.image_slot),
+                self.config_slot.eq(receiver.config_slot),
+            ]
 
         # The core's registers below 16, the shell's above.
         words = {register: C(word, 32) for register, word in self.shell.words.items()}

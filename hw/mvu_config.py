@@ -64,6 +64,8 @@ class MvuConfig(Folding, MvuNumbers):
         Windows worked on at once, each by rows of its own, with the same weight words.
     weight_hops : int
         More registers behind the weights' block RAMs, as in `StoreConfig`.
+    slots : int
+        Models that weights and presets hold, as in `StoreConfig`.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class MvuConfig(Folding, MvuNumbers):
     offset_high: int = 0
     reuse: int = 1
     weight_hops: int = 0
+    slots: int = 1
 
     def __post_init__(self) -> None:
         for name, value, limit in (
@@ -237,6 +240,7 @@ class MvuConfig(Folding, MvuNumbers):
             kind=self.weight_store,
             family=self.family,
             hops=self.weight_hops,
+            slots=self.slots,
         )
 
     @property
@@ -248,6 +252,7 @@ class MvuConfig(Folding, MvuNumbers):
             family=self.family,
             # The windows of a batch lie in border classes of their own.
             readers=self.reuse if self.borders > 1 else 1,
+            slots=self.slots,
         )
 
     @property

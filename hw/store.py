@@ -72,6 +72,9 @@ class Store(wiring.Component):
     address : In(readers * ceil_log2(depth))
     data : Out(readers * width)
         The first reader's in the low bits.
+    slot, load_slot : In(1)
+        Of a store of two slots: the one that is read, in the address's own cycle, and the one that
+        is written, from the load's start on. `init` powers up in slot 0, the other is empty.
     load_i, load_o : In(LOAD), Out(LOAD)
         Weight chain, see `xnorforge.hw.store_loader`. A constant store has neither.
     """
@@ -87,7 +90,8 @@ class Store(wiring.Component):
             "address": In(config.readers * config.address_bits),
             "data": Out(config.readers * config.width),
         }
-        super().__init__({**ports, **load})
+        slots = {"slot": In(1), "load_slot": In(1)} if config.slots > 1 else {}
+        super().__init__({**ports, **slots, **load})
 
     def elaborate(self, platform):
         # `addresses[n]` is the address n cycles ago; each column reads its banks and narrows
@@ -109,6 +113,11 @@ class Store(wiring.Component):
         )
         wiring.connect(m, wiring.flipped(self.load_i), loader.load_i)
         wiring.connect(m, loader.load_o, wiring.flipped(self.load_o))
+        if config.slots > 1:
+            wanted = [Cat(self.slot, address) for address in wanted]
+            self._write_address = Cat(self.load_slot, loader.address)
+        else:
+            self._write_address = loader.address
         data = [self._reader(m, loader, number, address) for number, address in enumerate(wanted)]
         m.d.comb += self.data.eq(Cat(data))
         return m
@@ -118,7 +127,7 @@ class Store(wiring.Component):
         config = self.config
         addresses = [address]
         for age in range(1, config.latency):
-            later = Signal(config.address_bits, name=f"address_{age}", reset_less=True)
+            later = Signal(len(address), name=f"address_{age}", reset_less=True)
             m.d.sync += later.eq(addresses[-1])
             addresses.append(later)
 
@@ -166,10 +175,18 @@ class Store(wiring.Component):
         return Cat(function(table, config.address_bits) for table in tables)
 
     def _register(self, m, loader, column, word):
-        value = Signal(self.config.columns[column], init=word, reset_less=True)
-        with m.If(loader.write[column]):
+        write, bits = loader.write[column], self.config.columns[column]
+        value = Signal(bits, init=word, reset_less=True)
+        if self.config.slots == 1:
+            with m.If(write):
+                m.d.sync += value.eq(loader.column_data(column))
+            return value
+        second = Signal(bits, name="second", reset_less=True)
+        with m.If(write & ~self.load_slot):
             m.d.sync += value.eq(loader.column_data(column))
-        return value
+        with m.If(write & self.load_slot):
+            m.d.sync += second.eq(loader.column_data(column))
+        return Mux(self.slot, second, value)
 
     def _banks(self, m, loader, column, number, address):
         """Every bank's word of the low address bits, `read_registers` cycles later.
@@ -182,7 +199,8 @@ class Store(wiring.Component):
         values = []
         memories = config.memories(self._words, column, number)
         for bank, members in groupby(memories, attrgetter("bank")):
-            enable = write if count == 1 else write & (loader.address[ceil_log2(depth) :] == bank)
+            high = self._write_address[ceil_log2(depth) :]
+            enable = write if count == 1 else write & (high == bank)
             pieces = []
             for memory in members:
                 words = blank_words(self._blank, memory) if self._blank else memory.words
@@ -211,12 +229,13 @@ class Store(wiring.Component):
             return ram
         if config.kind == "block":
             ram = BlockRam(width=width, depth=depth, init=init)
-            m.d.comb += ram.read_enable.eq(~write)
+            # One slot is read while the other is written: never the same address.
+            m.d.comb += ram.read_enable.eq(~write if config.slots == 1 else 1)
         else:
             distributed = FAMILIES[config.family].lut_ram
             ram = LutRam(width=width, depth=depth, init=init, distributed=distributed)
         m.d.comb += [
-            ram.write_address.eq(loader.address),
+            ram.write_address.eq(self._write_address),
             ram.read_address.eq(address),
         ]
         return ram

@@ -90,7 +90,8 @@ class StoreConfig:
     register, or a constant, whatever its kind. readers: addresses read at once, each from copies of
     its own. hops: more registers behind each block RAM, for wires across the die. patchable: only
     the contents of block RAMs, which use every address of their shape, depend on its words; all
-    else powers up as 0 and is booted (`config_chain`).
+    else powers up as 0 and is booted (`config_chain`). slots: models whose words it holds, 1 or 2;
+    only one of them can be read, and only one written.
 
     Raises
     ------
@@ -105,6 +106,7 @@ class StoreConfig:
     readers: int = 1
     hops: int = 0
     patchable: bool = False
+    slots: int = 1
 
     def __post_init__(self):
         for name in ("width", "depth", "readers"):
@@ -126,6 +128,11 @@ class StoreConfig:
             raise ValueError(f"A store of kind 'spram' has one reader, not {self.readers}")
         if self.patchable and not (self.loadable and self.initialised):
             raise ValueError(f"A store of kind {self.kind!r} cannot be patchable")
+        if self.slots not in (1, 2):
+            raise ValueError(f"Store slots must be 1 or 2, not {self.slots!r}")
+        # What one port writes nobody can read meanwhile, and what is logic nobody can write.
+        if self.slots > 1 and not (self.loadable and self.initialised):
+            raise ValueError(f"A store of kind {self.kind!r} has one slot")
 
     @property
     def loadable(self) -> bool:
@@ -145,6 +152,11 @@ class StoreConfig:
     @property
     def address_bits(self) -> int:
         return ceil_log2(self.depth)
+
+    @property
+    def addresses(self) -> int:
+        """Of its memories: the slot is the lowest bit, so that any depth fills them."""
+        return self.depth * self.slots
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -167,14 +179,14 @@ class StoreConfig:
 
         def price(shape):
             width, depth = shape
-            banks = -(-self.depth // depth)
+            banks = -(-self.addresses // depth)
             return -(-bits // width) * banks, banks
 
         return min(FAMILIES[self.family].block_shapes, key=price)
 
     def banks(self, column: int) -> int:
         """Memories one behind the other in the address space of a column."""
-        return -(-self.depth // self.tile(column)[1])
+        return -(-self.addresses // self.tile(column)[1])
 
     def memories(self, words: Sequence[int], column: int, reader: int) -> Iterator[Memory]:
         """The memories of a column that hold these words for a reader, bank by bank."""
@@ -182,6 +194,8 @@ class StoreConfig:
         bits, count = self.columns[column], self.banks(column)
         width, depth = self.tile(column)
         whole = count > 1 or (self.patchable and not self.boots)
+        if self.slots > 1:  # the other ones power up empty
+            words = [word for own in words for word in (own, *(0,) * (self.slots - 1))]
         for bank in range(count):
             part = words[bank * depth : (bank + 1) * depth]
             for low in range(0, bits, width):
@@ -193,7 +207,7 @@ class StoreConfig:
                     bank=bank,
                     low=low,
                     high=high,
-                    depth=depth if whole else self.depth,
+                    depth=depth if whole else self.addresses,
                     words=tuple(word >> start + low & mask for word in part),
                 )
 

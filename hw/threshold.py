@@ -54,8 +54,8 @@ class ThresholdConfig:
     windows, sets :
         As in `MvuConfig`: thresholds of their own for border classes and for `sets` vectors that
         take turns.
-    store, family : str
-        Kind of `hw.store` for the thresholds, and its family.
+    store, family, slots : str, str, int
+        Kind of `hw.store` for the thresholds, its family, and the models it holds.
 
     Raises
     ------
@@ -75,6 +75,7 @@ class ThresholdConfig:
     sets: int = 1
     store: str = "lut"
     family: str = "ecp5"
+    slots: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.lanes <= self.rows:
@@ -109,6 +110,7 @@ class ThresholdConfig:
             sets=mvu.sets,
             store=store,
             family=mvu.family,
+            slots=mvu.slots,
         )
 
     # --- numbers ---------------------------------------------------------------------------
@@ -171,6 +173,7 @@ class ThresholdConfig:
             depth=self.borders * self.sets * self.nf,
             kind=self.store,
             family=self.family,
+            slots=self.slots,
         )
 
     # --- time ------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class UartShell(wiring.Component):
     divisor : In(16)
         Clocks a bit, at least 4.
     image, result, config, register_address, register_data, flush : as of LinkShell
+    image_slot, config_slot : as of LinkShell
     """
 
     def __init__(self, *, config: UartShellConfig):
@@ -45,7 +46,7 @@ class UartShell(wiring.Component):
                 "rx": In(1, init=1),
                 "tx": Out(1, init=1),
                 "divisor": In(16),
-                **core_ports(config.score_bits),
+                **core_ports(config.score_bits, config.slots),
             }
         )
 
@@ -69,4 +70,9 @@ class UartShell(wiring.Component):
             link.register_data.eq(self.register_data),
             self.flush.eq(link.flush),
         ]
+        if self.shell.slots > 1:
+            m.d.comb += [
+                self.image_slot.eq(link.image_slot),
+                self.config_slot.eq(link.config_slot),
+            ]
         return m

@@ -147,8 +147,7 @@ class Loader:
             may_load=may_load,
             clock=port.clock,
         )
-        connection.load = self._loads[name]
-        connection.digest = check_load(connection.load)
+        connection.use(self._loads[name], check_load(self._loads[name]))
         return connection
 
     def _wrong(self, accelerator: Accelerator, name: str) -> int:

@@ -156,6 +156,13 @@ def inspect(
     is_flag=True,
     help="`patch` can replace the weights of the finished bitstream; takes a block RAM.",
 )
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="Models held at once: two take twice the memory, and turns without a load or a pause.",
+)
 @click.option("--link", default="uart", show_default=True, help="Link to the host.")
 @click.option("--baud", type=int, help="Baud rate of the UART, instead of the board's.")
 @click.option(
@@ -180,6 +187,7 @@ def compile_(
     folding: str | None,
     constant: bool,
     patchable: bool,
+    slots: int,
     link: str,
     baud: int | None,
     clock: float | str | None,
@@ -229,6 +237,7 @@ def compile_(
         "baud": baud,
         "clock_hz": clock * 1e6 if isinstance(clock, float) else None,
         "weights": "patchable" if patchable else "constant" if constant else "loadable",
+        "slots": slots,
     }
     found: Any = None
     if prove:

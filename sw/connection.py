@@ -39,7 +39,8 @@ class Connection:
     Attributes
     ----------
     link: the HostLink; images go in and records come out there.
-    load, digest: the weights the board must hold, None where they are not at hand.
+    load, digest: the weights of images submitted from now on; `use` changes them.
+    slots: models that the board holds at once, known once it was met.
     reconnects: times the port was opened again.
     """
 
@@ -55,8 +56,9 @@ class Connection:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.link = HostLink()
-        self.load = manifest.weights()
-        self.digest = manifest.weights_digest
+        self.slots = 1
+        self._loads: dict[int, bytes] = {}
+        self.use(manifest.weights(), manifest.weights_digest)
         self.reconnects = 0
         self._manifest = manifest
         self._connect = connect
@@ -80,7 +82,7 @@ class Connection:
         try:
             self._meet()
             if load_always:
-                self._load_weights()
+                self._load_weights(self.digest, 0)
             self._establish()
         except TransportLost as error:
             raise PortError(
@@ -88,11 +90,19 @@ class Connection:
                 "in again"
             ) from error
 
+    def use(self, load: bytes, digest: int) -> None:
+        """The weights of images submitted from now on; `prepare` or `replace_weights` follows."""
+        self._loads = {k: v for k, v in self._loads.items() if k in self.link.models}
+        self._loads[digest] = load
+        self.load, self.digest, self.link.model = load, digest, digest
+
     def replace_weights(self, load: bytes, digest: int) -> None:
-        """Load other weights and check the digest the board computed of them."""
-        self.load, self.digest = load, digest
+        """Use other weights, loaded where the board does not hold them, digest checked.
+
+        Images without a result keep theirs, as long as the board has a slot for both.
+        """
+        self.use(load, digest)
         try:
-            self._load_weights()
             self._establish()
         except TransportLost as error:
             raise PortError(
@@ -187,6 +197,7 @@ class Connection:
                 "check the port and the baud rate"
             ) from error
         check_identity(identity, self._manifest, self._where)
+        self.slots = identity.slots
         link.configure(self._manifest.record_bytes, identity.buffer_bytes, identity.window_bytes)
 
     def _establish(self) -> None:
@@ -202,30 +213,36 @@ class Connection:
             identity = self._read_identity()
             check_identity(identity, self._manifest, self._where)
             if not link.stranded:
-                if identity.model_valid and identity[Register.WEIGHTS_DIGEST] == self.digest:
+                wanted = {*link.models, self.digest}
+                slots = {digest: identity.slot_of(digest) for digest in wanted}
+                missing = [digest for digest, slot in slots.items() if slot is None]
+                if not missing:
+                    link.slots = {k: slot for k, slot in slots.items() if slot is not None}
                     link.release()
                     return
-                self._refuse_or_load(identity)
+                self._refuse_or_load(identity, missing[0], wanted)
             self._check_progress(since)
 
-    def _refuse_or_load(self, identity: Identity) -> None:
-        found = identity[Register.WEIGHTS_DIGEST]
+    def _refuse_or_load(self, identity: Identity, digest: int, wanted: set[int]) -> None:
         if not self._may_load:
-            note = "" if identity.model_valid else " (not valid)"
-            raise BundleMismatchError(
-                f"The board on {self._where} has weights {found:08x}{note}, the bundle has "
-                f"{self.digest:08x}: open it with load='auto'"
+            found = ", ".join(
+                "none" if held is None else f"{held:08x}"
+                for held in map(identity.digest, range(identity.slots))
             )
-        self._load_weights()
+            raise BundleMismatchError(
+                f"The board on {self._where} has weights {found}, the bundle has "
+                f"{digest:08x}: open it with load='auto'"
+            )
+        self._load_weights(digest, identity.slot_for_load(wanted))
 
-    def _load_weights(self) -> None:
-        link = self.link
-        size = len(self.load)
-        link.open(self._clock(), load=self.load)
+    def _load_weights(self, digest: int, slot: int) -> None:
+        link, load = self.link, self._loads[digest]
+        size = len(load)
+        link.open(self._clock(), load=load, slot=slot)
         since = self._clock()
         while not link.delivered:
             if link.stranded:
-                link.open(self._clock(), load=self.load)
+                link.open(self._clock(), load=load, slot=slot)
             self._pump()
             self._check_progress(since)
             if self._progress and link.opened:
@@ -233,12 +250,13 @@ class Connection:
         end = self._clock() + _DIGEST_S
         while True:
             identity = self._read_identity()
-            if identity.model_valid and identity[Register.WEIGHTS_DIGEST] == self.digest:
+            found = identity.digest(slot)
+            if found == digest:
                 return
             if self._clock() > end:
+                held = "none" if found is None else f"{found:08x}"
                 raise WeightsError(
-                    f"The board on {self._where} has weights "
-                    f"{identity[Register.WEIGHTS_DIGEST]:08x} after a load of {self.digest:08x}: "
+                    f"The board on {self._where} has weights {held} after a load of {digest:08x}: "
                     "it holds another plan or is damaged, build and program the bundle"
                 )
 

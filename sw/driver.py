@@ -15,23 +15,26 @@ the thread that reads it.
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from xnorforge.sw.connection import Connection
 from xnorforge.sw.errors import AcceleratorError
 from xnorforge.sw.link import LinkCounts
-from xnorforge.sw.manifest import ImageContract, Manifest, Ranking
+from xnorforge.sw.manifest import Manifest, Ranking
 from xnorforge.sw.protocol import Register
 from xnorforge.sw.statistics import DeviceCounters, Statistics
 from xnorforge.sw.transport import open_transport
 from xnorforge.sw.weights import check_size, find_weights
 
 __all__ = ["Accelerator", "Record", "Statistics"]
+
+_Image = TypeVar("_Image", bytes, np.ndarray)
 
 _BACKLOG_BYTES = 8192  # images are packed this far ahead of the line
 _PATIENCE_S = 0.05  # a source slower than this gets its results before it is asked for more
@@ -75,6 +78,7 @@ class Accelerator:
         self._progress = progress
         self._lock = threading.Lock()
         self._streaming = False
+        self._exchange: tuple[bytes, Manifest] | None = None  # for the stream that is open
         self._closed = False
         self.reset_statistics()
 
@@ -122,7 +126,7 @@ class Accelerator:
             progress=progress,
             clock=clock,
         )
-        connection.load, connection.digest = chosen, manifest.weights_digest
+        connection.use(chosen, manifest.weights_digest)
         try:
             connection.start(load_always=load == "always")
         except BaseException:
@@ -176,14 +180,12 @@ class Accelerator:
         manifest = self.manifest
         records = []
 
-        def pack(contract: ImageContract) -> list[bytes]:
-            nonlocal manifest
-            # Another thread may have loaded another model while this call waited for its turn.
-            manifest = self.manifest
-            return contract.pack(images)
+        def packed() -> list[bytes]:
+            # Called when it is this call's turn: with the model that the board has then.
+            return self.manifest.image.pack(images)
 
-        with contextlib.closing(self._run(pack, streaming=False)) as run:
-            for record in run:
+        with contextlib.closing(self._run(packed, bytes, streaming=False)) as run:
+            for record, manifest in run:  # noqa: B007 (all of one model)
                 records.append(record)
                 if self._progress:
                     self._progress(len(records), len(images))
@@ -197,22 +199,32 @@ class Accelerator:
         the source ends it the same way.
         """
 
-        def pack(contract: ImageContract) -> Iterator[bytes]:
-            return (contract.pack(np.asarray(image)[None])[0] for image in images)
+        def pack(image: np.ndarray) -> bytes:
+            return self.manifest.image.pack(np.asarray(image)[None])[0]
 
-        with contextlib.closing(self._run(pack, streaming=True)) as run:
-            for index, record in enumerate(run):
-                scores, labels = self.manifest.unpack([record])
-                yield Record(index, int(labels[0]), scores[0], self.manifest.ranking)
+        with contextlib.closing(self._run(lambda: images, pack, streaming=True)) as run:
+            for index, (record, manifest) in enumerate(run):
+                scores, labels = manifest.unpack([record])
+                yield Record(index, int(labels[0]), scores[0], manifest.ranking)
 
     def _run(
-        self, pack: Callable[[ImageContract], Iterable[bytes]], *, streaming: bool
-    ) -> Generator[bytes, None, None]:
-        """Packed images to records. Whatever ends it early leaves nothing behind in the link."""
+        self,
+        images: Callable[[], Iterable[_Image]],
+        pack: Callable[[_Image], bytes],
+        *,
+        streaming: bool,
+    ) -> Generator[tuple[bytes, Manifest], None, None]:
+        """Images to records, each with the manifest of its model.
+
+        pack: an image as it goes to the board, called with the model in force that it is for.
+        Whatever ends it early leaves nothing behind in the link.
+        """
         with self._use(streaming):
             connection, link = self._connection, self._connection.link
             count_every = min(10.0, 2**31 / self.manifest.clock_hz)
-            source = iter(pack(self.manifest.image))
+            source = iter(images())
+            image: _Image | None = None
+            manifests: deque[Manifest] = deque()  # of the images without a result
             more = True
             try:
                 connection.prepare()
@@ -223,15 +235,21 @@ class Accelerator:
                     while link.records:
                         record = link.records.popleft()
                         self._images += 1
-                        yield record
+                        yield record, manifests.popleft()
                         connection.touch()
+                    if len(link.models) < connection.slots:
+                        self._do_exchange()
                     patient = patient or not link.waiting_count
                     asked_at = time.monotonic()
                     while more and patient and link.unsent_bytes < _BACKLOG_BYTES:
-                        image = next(source, None)
+                        image = next(source, None) if image is None else image
                         more = image is not None
+                        if self._exchange:
+                            break  # this image is the first of the new model
                         if image is not None:
-                            link.submit(image)
+                            link.submit(pack(image))
+                            manifests.append(self.manifest)
+                            image = None
                         if time.monotonic() - asked_at > _PATIENCE_S:
                             patient = False
                             connection.touch()  # the board was not listened to meanwhile
@@ -240,10 +258,17 @@ class Accelerator:
                     if time.monotonic() - counted_at > count_every:
                         self._count()
                         counted_at = time.monotonic()
+                self._do_exchange()
                 self._count()
             except BaseException:
                 link.drop()
                 raise
+
+    def _do_exchange(self) -> None:
+        """Run the model that `load_weights` left for the open stream, if any."""
+        if self._exchange:
+            (load, self.manifest), self._exchange = self._exchange, None
+            self._connection.replace_weights(load, self.manifest.weights_digest)
 
     # --- weights --------------------------------------------------------------------------------
 
@@ -256,11 +281,19 @@ class Accelerator:
         options: for a model file, as `gen.load`; those of the bundle's own model unless given.
 
         The digest is read back. After a failure the board refuses images until a load succeeds;
-        the next call tries this one again. Raises WeightsError or BundleMismatchError with what
+        the next call tries this one again. A board of two slots keeps the model it had, and has
+        nothing to load where it holds this one already.
+
+        While a `stream` is open, a board of two slots sends the images that it takes from then on
+        through the new model, those before through the old one; errors of the load are the
+        stream's. A board of one slot refuses. Raises WeightsError or BundleMismatchError with what
         differs, ManifestError for damaged weights: all before anything is sent.
         """
         load, manifest = find_weights(source, self.manifest, options)
         check_size(load, self._connection.load)
+        if self._streaming and self._connection.slots > 1:
+            self._exchange = (load, manifest)
+            return
         with self._use(False):
             self._connection.link.drop()
             self.manifest = manifest
@@ -306,6 +339,7 @@ class Accelerator:
                 raise AcceleratorError("A stream is open on this board: close it first")
         began = time.monotonic()
         self._streaming = streaming
+        self._exchange = None
         try:
             if self._closed:
                 raise AcceleratorError("This board was closed: open it again")

@@ -86,6 +86,8 @@ class HostLink:
     Attributes
     ----------
     records: result records, oldest first; the owner takes them out.
+    model: the model that images submitted from now on are for: any key. slots: where the device
+        holds each; one of two slots at most is asked for what is not in it.
     values: registers that were asked for, None until they have come.
     heard_at, progress_at: when the device last gave a sign; when it last took or gave data.
     stranded: the device has left the lease (another host, a reset) or fallen silent: make sure
@@ -116,8 +118,12 @@ class HostLink:
         self._deframer = Deframer()
         self._record_bytes = 1
         self._buffer = self._window = 1024
-        self._waiting: deque[bytes] = deque()  # images without a result
+        self.model = 0
+        self.slots: dict[int, int] = {}
+        self._waiting: deque[tuple[bytes, int]] = deque()  # images without a result, their models
+        self._runs: deque[tuple[int, int]] = deque()  # of images of one model: it, and their end
         self._load: bytes | None = None
+        self._load_slot = 0
         self._lease = 0
         self._device_lease = 0
         self._epoch = 0
@@ -138,8 +144,10 @@ class HostLink:
         self._buffer = buffer_bytes
         self._window = max(buffer_bytes, min(window_bytes, MAX_WINDOW_BYTES))
 
-    def open(self, now: float, *, load: bytes | None = None, held: bool = False) -> None:
-        """Begin a lease that sends the images waiting, or with `load` loads weights.
+    def open(
+        self, now: float, *, load: bytes | None = None, slot: int = 0, held: bool = False
+    ) -> None:
+        """Begin a lease that sends the images waiting, or with `load` loads weights to a slot.
 
         held: send no data before `release`, to look at registers that no other host can change.
         """
@@ -147,7 +155,7 @@ class HostLink:
         while lease in (0, self._lease, self._device_lease):
             lease = self._random.randrange(1, 256)
         self._lease = lease
-        self._load = load
+        self._load, self._load_slot = load, slot
         self._held = held
         self.stranded = False
         self._begin_lease()
@@ -161,8 +169,20 @@ class HostLink:
 
     def submit(self, image: bytes) -> None:
         """Queue an image; its record will be appended to `records`."""
-        self._waiting.append(image)
+        self._waiting.append((image, self.model))
+        self._append(image, self.model)
+
+    def _append(self, image: bytes, model: int) -> None:
         self._out += image
+        end = self._acked + len(self._out)
+        if self._runs and self._runs[-1][0] == model:
+            self._runs.pop()
+        self._runs.append((model, end))
+
+    @property
+    def models(self) -> set[int]:
+        """Models of the images without a result."""
+        return {model for _, model in self._waiting}
 
     def drop(self) -> None:
         """Forget images and lease; the next use begins with `open`."""
@@ -253,8 +273,25 @@ class HostLink:
     def _sendable(self) -> int:
         """Payload bytes of the next frame; 0 to wait."""
         size = min(self.unsent_bytes, MAX_PAYLOAD_BYTES)
+        if self._load is None and size:
+            size = min(size, self._run[1] - self._next)
         edge = min(self._acked + self._window, self._consumed + int(self._credit))
         return size if self._next + size <= edge and not self._held else 0
+
+    @property
+    def _run(self) -> tuple[int, int]:
+        """Model and end of the images at `_next`; past all of them, those of the last."""
+        return next((run for run in self._runs if run[1] > self._next), self._runs[-1])
+
+    @property
+    def _kind(self) -> Kind:
+        """Of a data frame at `_next`."""
+        if self._load is None:
+            slot = self.slots.get(self._run[0], 0) if self._runs else 0
+            return (Kind.IMAGE, Kind.IMAGE_SECOND)[slot]
+        if self._next == 0:
+            return (Kind.WEIGHTS_BEGIN, Kind.WEIGHTS_BEGIN_SECOND)[self._load_slot]
+        return Kind.WEIGHTS
 
     @property
     def _quiet(self) -> bool:
@@ -262,10 +299,9 @@ class HostLink:
         return (not self._waiting and (self._load is None or self.delivered)) or self._held
 
     def _send_data(self, out: bytearray, payload: bytes) -> None:
-        kind = Kind.IMAGE
-        if self._load is not None:
-            begins = self._next == 0 and payload
-            kind = Kind.WEIGHTS_BEGIN if begins else Kind.WEIGHTS
+        kind = self._kind
+        if not payload and self._load is not None:
+            kind = Kind.WEIGHTS  # a question begins no load
         out += encode(Frame(kind, self._epoch, self._lease, self._next, payload))
         self.counts.payload_sent += len(payload)
         self.counts.payload_resent += min(len(payload), self._highest - self._next)
@@ -323,6 +359,8 @@ class HostLink:
         if newly:
             self._acked += newly
             del self._out[:newly]
+            while len(self._runs) > 1 and self._runs[0][1] <= self._acked:
+                self._runs.popleft()
             self._next = max(self._next, self._acked)
             self._credit = min(self._credit + newly / 8, self._window)
             self._made_progress(now)
@@ -372,7 +410,8 @@ class HostLink:
 
     def _begin_lease(self) -> None:
         self._opened = False
-        self._out = bytearray(b"".join(self._waiting) if self._load is None else self._load)
+        self._out = bytearray(self._load or b"")
+        self._runs.clear()
         self._consumed = 0
         self._acked = 0
         self._next = 0
@@ -380,3 +419,6 @@ class HostLink:
         self._credit = float(self._window)  # bytes that may be sent and not out of the ring
         self._received = 0  # result bytes
         self._record = bytearray()
+        if self._load is None:
+            for image, model in self._waiting:
+                self._append(image, model)

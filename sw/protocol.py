@@ -13,6 +13,7 @@ device. `docs/link.md` describes every frame. Only the standard library is neede
 import enum
 import struct
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 __all__ = [
@@ -29,6 +30,9 @@ __all__ = [
     "MAX_WINDOW_BYTES",
     "REGISTER_COUNT",
     "STATUS_MODEL_VALID",
+    "STATUS_SECOND_VALID",
+    "STATUS_SLOT",
+    "STATUS_TWO_SLOTS",
     "VERSION",
     "Frame",
     "Identity",
@@ -71,6 +75,8 @@ class Kind(enum.IntEnum):
     WEIGHTS = 3  # host: bytes of a weight load at `position`
     WEIGHTS_BEGIN = 4  # host: the same, and the first of them begins a load
     READ = 5  # host: registers; position = address + 256 * count
+    IMAGE_SECOND = 6  # host: as IMAGE, for the model in slot 1
+    WEIGHTS_BEGIN_SECOND = 7  # host: as WEIGHTS_BEGIN, of a load for slot 1
     ACK = 9  # device: all before `position` taken
     NAK = 10  # device: a frame was not the next one: go back to `position`
     BUSY = 11  # device: a frame did not fit: go back to `position`
@@ -94,6 +100,7 @@ class Register(enum.IntEnum):
     STARVED_CYCLES = 6
     STALLED_CYCLES = 7
     FRAMES = 8
+    SECOND_DIGEST = 9  # of slot 1, where there are two; WEIGHTS_DIGEST is slot 0's then
     WINDOW = 16  # buffer bytes; window bytes << 16
     IMAGE_BYTES = 17
     OUTPUT = 18  # classes; bytes of a score << 16
@@ -102,7 +109,10 @@ class Register(enum.IntEnum):
 
 ADDRESS_SHELL = 16
 REGISTER_COUNT = 20
-STATUS_MODEL_VALID = 1
+STATUS_MODEL_VALID = 1  # slot 0 holds a model
+STATUS_SECOND_VALID = 2  # slot 1 does
+STATUS_SLOT = 4  # the slot that images go through
+STATUS_TWO_SLOTS = 8
 
 
 def crc32(data: bytes) -> int:
@@ -174,8 +184,30 @@ class Identity:
         return self.words[register]
 
     @property
-    def model_valid(self) -> bool:
-        return bool(self[Register.STATUS] & STATUS_MODEL_VALID)
+    def slots(self) -> int:
+        """Models that the device holds at once."""
+        return 2 if self[Register.STATUS] & STATUS_TWO_SLOTS else 1
+
+    def digest(self, slot: int) -> int | None:
+        """Digest of the model in a slot; None where there is no whole one."""
+        valid, register = (
+            (STATUS_MODEL_VALID, Register.WEIGHTS_DIGEST),
+            (STATUS_SECOND_VALID, Register.SECOND_DIGEST),
+        )[slot]
+        return self[register] if self[Register.STATUS] & valid else None
+
+    def slot_of(self, digest: int) -> int | None:
+        """The slot that holds a model, if any does."""
+        return next((slot for slot in range(self.slots) if self.digest(slot) == digest), None)
+
+    def slot_for_load(self, kept: Collection[int] = ()) -> int:
+        """Where a load destroys least: an empty slot, or one that no image went through last.
+
+        kept: digests of models that must stay.
+        """
+        slots = [slot for slot in range(self.slots) if self.digest(slot) not in kept]
+        active = int(bool(self[Register.STATUS] & STATUS_SLOT))
+        return min(slots or [0], key=lambda slot: (self.digest(slot) is not None, slot == active))
 
     @property
     def buffer_bytes(self) -> int:

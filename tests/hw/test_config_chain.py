@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Weight chain: whole loads reach every store; broken, short or reset loads never count."""
 
+import dataclasses
 import random
 import zlib
 
@@ -60,7 +61,12 @@ class Chain(wiring.Component):
             shares = b"".join(config.pack(w) for config, w in pairs if config.boots)
             rom = BootRomConfig(len(shares))
             boot, digest = BootRom(config=rom, words=rom.words(shares, digest)), None
-        self.head = ConfigHead(load_bytes=len(payload) - short, init_digest=digest, boot=boot)
+        self.head = ConfigHead(
+            load_bytes=len(payload) - short,
+            init_digest=digest,
+            boot=boot,
+            slots=stores[0].slots,
+        )
         self.stores = [Store(config=c, init=w) for c, w in zip(stores, words, strict=True)]
         super().__init__({})
 
@@ -73,6 +79,8 @@ class Chain(wiring.Component):
             if store.config.loadable:
                 wiring.connect(m, load, store.load_i)
                 load = store.load_o
+            if store.config.slots > 1:
+                m.d.comb += store.load_slot.eq(self.head.load_slot)
         wiring.connect(m, load, self.head.load_i)
         return m
 
@@ -103,10 +111,12 @@ class Host:
     def state(self):
         return self.ctx.get(self.head.model_valid), self.ctx.get(self.head.weights_digest)
 
-    async def contents(self):
+    async def contents(self, slot=None):
         found = []
         for store in self.chain.stores:
             words = []
+            if slot is not None:
+                self.ctx.set(store.slot, slot)
             for address in range(store.config.depth):
                 self.ctx.set(store.address, address)
                 await self.wait(store.config.latency)
@@ -115,13 +125,13 @@ class Host:
         return found
 
 
-def run_host(script, words, stores=CHAIN, **options):
+def run_host(script, words, stores=CHAIN, bound=6000, **options):
     chain = Chain(words, stores)
 
     async def bench(ctx):
         await script(Host(chain, ctx))
 
-    return run(chain, [bench], bound=6000, **options)
+    return run(chain, [bench], bound=bound, **options)
 
 
 @pytest.mark.parametrize("gap", [0.0, 0.6])
@@ -409,6 +419,40 @@ def test_reset_after_a_load_does_not_boot_again():
         assert await host.contents() == fresh
 
     run_host(script, words, BOOTED, reset=(end,))
+
+
+TWO_SLOTS = tuple(dataclasses.replace(config, slots=2) for config in CHAIN)
+BOOTED_SLOTS = tuple(dataclasses.replace(config, slots=2) for config in BOOTED)
+
+
+@pytest.mark.parametrize("stores", [TWO_SLOTS, BOOTED_SLOTS])
+def test_each_slot_holds_a_model_of_its_own(stores):
+    models = [random_words(seed, stores) for seed in range(4)]
+    payloads = [payload_of(words, stores) for words in models]
+
+    async def script(host):
+        await host.wait(boot_cycles(stores) + 6)
+        held, ctx = [0, None], host.ctx
+
+        async def check():
+            valid, digests = host.state()
+            for slot, model in enumerate(held):
+                assert valid >> slot & 1 == (model is not None)
+                assert digests[slot] == (0 if model is None else zlib.crc32(payloads[model]))
+                if model is not None:
+                    assert await host.contents(slot) == models[model]
+
+        await check()
+        for slot, model, cut in ((1, 1, 0), (0, 2, 3), (1, 3, 60), (0, 3, 0), (1, 2, 0), (1, 0, 1)):
+            ctx.set(host.head.slot, slot)
+            load = ConfigHead.reference(payloads[model])
+            await host.send(load[: len(load) - cut], 0.2)
+            ctx.set(host.head.slot, 1 - slot)  # is looked at with the first byte only
+            await host.settle()
+            held[slot] = None if cut else model
+            await check()
+
+    run_host(script, models[0], stores, bound=20_000)
 
 
 def test_memory_that_cannot_be_booted_is_not_patchable():

@@ -235,6 +235,66 @@ def test_sprams_of_known_shapes(width, depth, sprams):
     assert (config.sprams, config.block_rams, config.lut_rams) == (sprams, 0, 0)
 
 
+TWO_SLOTS = [
+    StoreConfig(16, 128, "block", "ice40", slots=2),
+    StoreConfig(9, 300, "block", "ice40", slots=2),
+    StoreConfig(21, 700, "block", "ice40", slots=2, hops=1),
+    StoreConfig(40, 90, "block", "ecp5", slots=2),
+    StoreConfig(38, 530, "block", "ecp5", slots=2),
+    StoreConfig(37, 17, "lut", "ecp5", slots=2),
+    StoreConfig(19, 9, "lut", "ice40", slots=2),
+    StoreConfig(50, 1, "lut", "ice40", slots=2),
+    StoreConfig(9, 5, "block", "ecp5", slots=2, readers=2),
+]
+
+
+@pytest.mark.parametrize("config", TWO_SLOTS, ids=str)
+@pytest.mark.parametrize("gap", [0.0, 0.4])
+def test_slot_that_is_read_stands_while_the_other_is_written(config, gap):
+    models = [random_words(config, seed) for seed in (1, 2, 3)]
+    store = Store(config=config, init=models[0])
+    end = []
+
+    async def write(ctx):
+        for slot, words in ((1, models[1]), (0, models[2])):
+            ctx.set(store.load_slot, slot)
+            ctx.set(store.slot, 1 - slot)
+            await load(ctx, store, config.pack(words), gap)
+            ctx.set(store.slot, slot)
+            for _ in range(40 + config.latency):
+                await ctx.tick()
+        end.append(True)
+
+    async def look(ctx):
+        generator = random.Random(7)
+        held, before = {0: models[0], 1: models[1]}, []
+        while not end:
+            slot, address = ctx.get(store.slot), generator.randrange(config.depth)
+            if slot == 0 and ctx.get(store.load_slot) == 0:
+                held[0] = models[2]
+            ctx.set(store.address, address * (1 + (config.readers - 1 << config.address_bits)))
+            before.append((slot, held[slot][address]))
+            _, _, data = await ctx.tick().sample(store.data)
+            if len(before) > config.latency:
+                then, word = before[-1 - config.latency]
+                if {then} == {one for one, _ in before[-1 - config.latency :]}:
+                    assert data & (1 << config.width) - 1 == word
+
+    run(store, [write, look], bound=20 * config.load_bytes + 2000)
+
+
+def test_slots_take_memory_twice_but_a_load_once():
+    one, two = (StoreConfig(16, 128, "block", "ice40", slots=n) for n in (1, 2))
+    assert (one.block_rams, two.block_rams) == (1, 1)
+    assert one.load_bytes == two.load_bytes
+    assert StoreConfig(16, 129, "block", "ice40", slots=2).block_rams == 2
+    for kind in ("spram", "const"):
+        with pytest.raises(ValueError, match=f"kind '{kind}' has one slot"):
+            StoreConfig(16, 128, kind, "ice40", slots=2)
+    with pytest.raises(ValueError, match="slots must be 1 or 2, not 3"):
+        StoreConfig(16, 128, slots=3)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_converts_to_rtlil(config):
     text = rtlil.convert(Store(config=config, init=random_words(config, 1)))

@@ -62,7 +62,7 @@ def test_content_of_wrong_length_is_no_frame(content):
 
 
 def test_unknown_kind_is_no_frame():
-    body = bytes([0x70, 1, 0, 0])
+    body = bytes([0xE0, 1, 0, 0])
     assert Frame.from_bytes(body + protocol.crc32(body).to_bytes(4, "little")) is None
 
 
@@ -232,6 +232,30 @@ def test_positions_wrap():
     assert bench.run(sent) == [record(image, 0) for image in sent]
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rate", [0.0, 3e-3])
+def test_images_of_two_models_take_turns(seed, rate):
+    size = (3, 98, 300, 98)[seed]
+    sent = images(120, size, seed)
+    bench = Bench(Shape(image_bytes=size), rate=rate, seed=seed, slots=(None, 1)[seed % 2])
+    device, link = bench.device, bench.link
+    device.models, device.second_digest, device.weights_digest = 2, 22, 11
+    link.slots = {11: 0, 22: 1}
+    rng, got, models, todo = random.Random(seed), [], [], deque(sent)
+    while len(got) < len(sent):
+        while todo and link.unsent_bytes < 4096:
+            if not models or rng.random() < 0.1:
+                link.model = rng.choice([11, 22])
+            models.append(link.model)
+            link.submit(todo.popleft())
+        bench.step()
+        got += link.records
+        link.records.clear()
+        assert bench.now < 600
+    assert set(models) == {11, 22}
+    assert got == [record(*pair) for pair in zip(sent, models, strict=True)]
+
+
 @pytest.mark.parametrize("rate", [0.0, 2e-3])
 def test_weight_load_survives_faults(rate):
     payload = random.Random(3).randbytes(20_000)
@@ -264,7 +288,8 @@ def test_registers_are_read_without_a_lease():
     identity = protocol.Identity(link.values)
     assert identity[protocol.Register.MAGIC] == protocol.MAGIC
     assert identity[protocol.Register.PLAN_HASH] == device.shape.plan_hash
-    assert (identity.classes, identity.score_bytes, identity.model_valid) == (3, 2, True)
+    assert (identity.classes, identity.score_bytes, identity.slots) == (3, 2, 1)
+    assert (identity.digest(0), identity.slot_of(0), identity.slot_of(1)) == (0, 0, None)
     assert (identity.buffer_bytes, identity.window_bytes) == (1024, 4000)
 
 
