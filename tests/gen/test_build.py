@@ -208,7 +208,8 @@ def test_unmet_timing_tries_all_seeds_and_names_a_clock_that_would_do(tmp_path):
 
 @pytest.mark.routing
 def test_design_larger_than_the_device_is_named(tmp_path):
-    write_verilog(tmp_path, BOARDS["icebreaker"].pll_config(), cells=5400)
+    setting = BOARDS["icebreaker"].pll_config(CLOCK_HZ["icebreaker"])
+    write_verilog(tmp_path, setting, cells=5400)
     with pytest.raises(
         OverfullError, match=r"does not fit ice40-up5k: it takes 5\d+ ICESTORM_LC, the"
     ):

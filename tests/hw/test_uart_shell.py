@@ -232,8 +232,8 @@ def test_records_equal_the_core(image_bytes, classes, score_bits):
 def test_faults_never_change_a_record(seed):
     size, count = ((5, 24), (40, 8), (98, 4), (200, 2))[seed % 4]
     line = make(LinkShell, ByteLine, image_bytes=size, seed=seed, rate=4e-3)
-    line.up(bytes(100 * seed % 997))  # somewhere else in its faults
-    line.limit = 200_000  # a few of the host's longest waits
+    line.up(bytes(230 * seed % 997))  # somewhere else in its faults
+    line.limit = 1_000_000  # many of the host's longest waits
     before = sum(line.up.log.values())
     classify(line, count)
     if seed < 4:
