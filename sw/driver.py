@@ -37,6 +37,7 @@ __all__ = ["Accelerator", "Record", "Statistics"]
 _Image = TypeVar("_Image", bytes, np.ndarray)
 
 _BACKLOG_BYTES = 8192  # images are packed this far ahead of the line
+_STREAM_IS_OPEN = "A stream is open on this board: close it first"
 _PATIENCE_S = 0.05  # a source slower than this gets its results before it is asked for more
 
 
@@ -289,6 +290,8 @@ class Accelerator:
         stream's. A board of one slot refuses. Raises WeightsError or BundleMismatchError with what
         differs, ManifestError for damaged weights: all before anything is sent.
         """
+        if self._streaming and self._connection.slots == 1:
+            raise AcceleratorError(_STREAM_IS_OPEN)
         load, manifest = find_weights(source, self.manifest, options)
         check_size(load, self._connection.load)
         if self._streaming and self._connection.slots > 1:
@@ -336,7 +339,7 @@ class Accelerator:
         """One call at a time; time in it is link time."""
         while not self._lock.acquire(timeout=0.05):
             if self._streaming:
-                raise AcceleratorError("A stream is open on this board: close it first")
+                raise AcceleratorError(_STREAM_IS_OPEN)
         began = time.monotonic()
         self._streaming = streaming
         self._exchange = None

@@ -169,7 +169,12 @@ class AsyncAccelerator:
 
     async def load_weights(self, source: bytes | str | Path, **options: Any) -> None:
         """Run another model on the same circuit; arguments and errors as
-        `Accelerator.load_weights`. A load that is cancelled is made good by the next call."""
+        `Accelerator.load_weights`, also while a stream is open. A load that is cancelled is made
+        good by the next call."""
+        if self._bridge is not None:
+            # The stream has the board's thread, and takes the model when it can.
+            await asyncio.to_thread(self._opened().load_weights, source, **options)
+            return
         await self._call(lambda board: board.load_weights(source, **options))
 
     async def registers(self) -> dict[str, int]:

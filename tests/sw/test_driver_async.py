@@ -242,6 +242,27 @@ def test_error_of_the_source_comes_after_the_results_of_what_it_gave(bundle):
     on_board(bundle, story)
 
 
+def test_models_are_exchanged_while_a_stream_is_open(bundle):
+    images = toy_images(400)
+    own, other = toy_scores(images), toy_scores(images, OTHER)
+
+    async def story(board, _):
+        async def source():
+            for index, image in enumerate(images):
+                if index == 200:
+                    await board.load_weights(toy_load(OTHER))
+                yield image
+
+        records = [record async for record in board.stream(source())]
+        scores = np.array([record.scores for record in records])
+        turn = int(np.argmax((scores != own).any(axis=1)))
+        assert 200 - 64 <= turn <= 200  # as many may wait between event loop and thread
+        assert (scores[:turn] == own[:turn]).all() and (scores[turn:] == other[turn:]).all()
+        assert (await board.scores(images[:9]) == other[:9]).all()
+
+    on_board(bundle, story, device=toy_device(models=2))
+
+
 def test_other_calls_are_refused_while_a_stream_is_open(bundle):
     images = toy_images(500)
 
