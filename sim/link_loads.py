@@ -85,17 +85,18 @@ class Loader:
         raise ValueError("The line was cut behind the load's end")
 
     def damaged(self, seed: int) -> str:
-        """Load the own weights with one bit turned, past the driver's check: as `cut_off`, and
-        "accepted" where the board took them."""
+        """Load weights that the board does not hold with one bit turned, past the driver's check:
+        as `cut_off`, and "accepted" where the board took them."""
         if not self._held:
             self.exchange("own")
-        load = bytearray(self._loads["own"])
+        name = next(name for name in self.names if name != self._held)
+        load = bytearray(self._loads[name])
         place = random.Random(seed).randrange(8 * (len(load) - 4))
         load[place // 8] ^= 1 << place % 8
         connection = self._connection(self._held, _serial(self._board))
         connection.start()
         try:
-            connection.replace_weights(bytes(load), check_load(self._loads["own"]))
+            connection.replace_weights(bytes(load), check_load(self._loads[name]))
             return "accepted"
         except WeightsError:
             return self._answer()

@@ -103,7 +103,7 @@ class Connection:
         """
         self.use(load, digest)
         try:
-            self._establish()
+            self._establish(may_load=True)
         except TransportLost as error:
             raise PortError(
                 f"{self._where} went away during the load ({error}): plug it in, and load again"
@@ -200,10 +200,10 @@ class Connection:
         self.slots = identity.slots
         link.configure(self._manifest.record_bytes, identity.buffer_bytes, identity.window_bytes)
 
-    def _establish(self) -> None:
+    def _establish(self, *, may_load: bool = False) -> None:
         """Begin a lease and look in it, where no other host can interfere, at plan and weights.
 
-        Only then do images go out.
+        Only then do images go out. may_load: weights may be replaced, whatever is the rule.
         """
         link = self.link
         since = self._clock()
@@ -220,20 +220,20 @@ class Connection:
                     link.slots = {k: slot for k, slot in slots.items() if slot is not None}
                     link.release()
                     return
-                self._refuse_or_load(identity, missing[0], wanted)
+                if not (may_load or self._may_load):
+                    raise self._mismatch(identity, missing[0])
+                self._load_weights(missing[0], identity.slot_for_load(wanted))
             self._check_progress(since)
 
-    def _refuse_or_load(self, identity: Identity, digest: int, wanted: set[int]) -> None:
-        if not self._may_load:
-            found = ", ".join(
-                "none" if held is None else f"{held:08x}"
-                for held in map(identity.digest, range(identity.slots))
-            )
-            raise BundleMismatchError(
-                f"The board on {self._where} has weights {found}, the bundle has "
-                f"{digest:08x}: open it with load='auto'"
-            )
-        self._load_weights(digest, identity.slot_for_load(wanted))
+    def _mismatch(self, identity: Identity, digest: int) -> BundleMismatchError:
+        found = ", ".join(
+            "none" if held is None else f"{held:08x}"
+            for held in map(identity.digest, range(identity.slots))
+        )
+        return BundleMismatchError(
+            f"The board on {self._where} has weights {found}, the bundle has {digest:08x}: "
+            "open it with load='auto'"
+        )
 
     def _load_weights(self, digest: int, slot: int) -> None:
         link, load = self.link, self._loads[digest]

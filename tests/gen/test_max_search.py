@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from xnorforge.gen import max_search, planner
+from xnorforge.gen import max_search, site
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.boards import get_board
 from xnorforge.gen.cycles import predict
@@ -72,7 +72,7 @@ def test_what_only_a_full_device_holds_is_tried(monkeypatch, network, builds, tm
     cells = estimate(network, least)["cells"]
     device = dataclasses.replace(get_board(BOARD).device, luts=cells + 40)
     board = dataclasses.replace(get_board(BOARD), device=device)
-    monkeypatch.setattr(planner, "get_board", lambda _: board)
+    monkeypatch.setattr(site, "get_board", lambda _: board)
     with pytest.raises(PlanError, match="too large"):
         make_plan(network, board=BOARD, goal="max")
     ladder = Ladder(network, board=BOARD)
@@ -80,7 +80,7 @@ def test_what_only_a_full_device_holds_is_tried(monkeypatch, network, builds, tm
     builds.limit = interval(network, ladder.plan(ladder.settle(ladder.planned))) * 0.99
     assert fastest_build(network, BOARD, tmp_path).best.interval_cycles >= builds.limit
     tight = dataclasses.replace(board, device=dataclasses.replace(device, luts=cells - 400))
-    monkeypatch.setattr(planner, "get_board", lambda _: tight)
+    monkeypatch.setattr(site, "get_board", lambda _: tight)
     with pytest.raises(PlanError, match=r"too large for icebreaker: .* logic cells"):
         Ladder(network, board=BOARD)
 

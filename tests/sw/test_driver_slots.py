@@ -131,3 +131,14 @@ def test_board_that_lost_the_second_model_gets_it_again(bundle):
             device.second_digest = None
             device.power_cycle()
         assert (board.scores(images) == toy_scores(images, OTHER)).all()
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_weights_are_loaded_when_asked_for_whatever_open_was_told(bundle, models):
+    images = toy_images(20)
+    with (
+        ToyBoard(toy_device(models=models)) as server,
+        Accelerator.open(bundle, server.port, load="never") as board,
+    ):
+        board.load_weights(toy_load(OTHER))
+        assert (board.scores(images) == toy_scores(images, OTHER)).all()
