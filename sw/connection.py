@@ -58,6 +58,7 @@ class Connection:
         self.link = HostLink()
         self.slots = 1
         self._loads: dict[int, bytes] = {}
+        self._resident: dict[int, int] = {}  # slots of the models that the board holds
         self.use(manifest.weights(), manifest.weights_digest)
         self.reconnects = 0
         self._manifest = manifest
@@ -99,9 +100,13 @@ class Connection:
     def replace_weights(self, load: bytes, digest: int) -> None:
         """Use other weights, loaded where the board does not hold them, digest checked.
 
-        Images without a result keep theirs, as long as the board has a slot for both.
+        Images without a result keep theirs, as long as the board has a slot for both. What the
+        board holds already is taken from the next image on, in the same lease.
         """
         self.use(load, digest)
+        if self.link.takes_images and digest in self._resident:
+            self.link.slots[digest] = self._resident[digest]
+            return
         try:
             self._establish(may_load=True)
         except TransportLost as error:
@@ -214,10 +219,11 @@ class Connection:
             check_identity(identity, self._manifest, self._where)
             if not link.stranded:
                 wanted = {*link.models, self.digest}
-                slots = {digest: identity.slot_of(digest) for digest in wanted}
-                missing = [digest for digest, slot in slots.items() if slot is None]
+                missing = [digest for digest in wanted if identity.slot_of(digest) is None]
                 if not missing:
-                    link.slots = {k: slot for k, slot in slots.items() if slot is not None}
+                    held = {identity.digest(slot): slot for slot in range(identity.slots)}
+                    self._resident = {k: slot for k, slot in held.items() if k is not None}
+                    link.slots = {k: self._resident[k] for k in wanted}
                     link.release()
                     return
                 if not (may_load or self._may_load):

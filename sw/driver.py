@@ -298,7 +298,6 @@ class Accelerator:
             self._exchange = (load, manifest)
             return
         with self._use(False):
-            self._connection.link.drop()
             self.manifest = manifest
             self._connection.replace_weights(load, manifest.weights_digest)
 

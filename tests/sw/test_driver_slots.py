@@ -39,11 +39,13 @@ def test_two_models_alternate_without_further_loads(bundle):
         board.load_weights(toy_load(OTHER))
         sent = board.statistics.link.payload_sent
         assert sent >= len(toy_load(OTHER))
+        leases = board.statistics.link.leases
         for turn in range(10):
             weights = (WEIGHTS, OTHER)[turn % 2]
             board.load_weights(toy_load(weights))
             assert (board.scores(images) == toy_scores(images, weights)).all()
         assert board.statistics.link.payload_sent - sent == 10 * 20 * 2
+        assert board.statistics.link.leases == leases
         board.load_weights(toy_load(THIRD))
         assert (board.scores(images) == toy_scores(images, THIRD)).all()
         # The model that ran last is the one that stayed.
