@@ -42,6 +42,7 @@ from xnorforge.gen.build_result import (
     replace_result,
     work_folder,
 )
+from xnorforge.gen.build_steps import StepResult
 from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.constraints import Clock
 from xnorforge.gen.errors import BundleError, PlanError, RouteError, ToolError
@@ -234,12 +235,7 @@ def _make(
     )
     chosen = _choose(found, seeds, best, flow.board, clock, pll_clocks(flow.board, baud))
     seconds["place_and_route"] = sum(seed.seconds for seed in found.values())
-    routed = flow.routed(chosen.seed)
-    if contents is not None:
-        routed, seconds["fill"] = flow.fill(routed, contents)
-    packing = flow.pack(routed)
-    seconds["pack"] = packing.seconds
-    seconds["total"] = sum(seconds.values())
+    packing = _pack(flow, flow.routed(chosen.seed), contents, seconds)
     reused = [
         *(["synthesis"] if synthesis.kept else []),
         *(f"seed {seed.seed}" for seed in found.values() if seed.kept),
@@ -248,7 +244,7 @@ def _make(
     work, suffix = flow.work, flow.family.routed_suffix
     os.rename(work / f"seed{chosen.seed}-timing.json", work / "timing.json")
     os.rename(work / flow.routed(chosen.seed), work / f"routed{suffix}")
-    for path in (*work.glob("seed*"), *work.glob("filled*")):
+    for path in work.glob("seed*"):
         path.unlink()
     used, available = flow.cells(work / "timing.json")
     assert chosen.timing is not None
@@ -264,8 +260,27 @@ def _make(
         "seeds": {s.seed: s.timing.fmax_hz for s in found.values() if s.timing is not None},
         "failed": {s.seed: str(s.error) for s in found.values() if s.timing is None},
         "reused": reused,
-        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "seconds": seconds,
     }
+
+
+def _pack(
+    flow: Flow, routed: str, contents: MemoryContents | None, seconds: dict[str, float]
+) -> StepResult:
+    """The bitstream of a routed result, its memories filled first where they are blank.
+
+    seconds: of the steps so far; takes those of these, and the total.
+    """
+    if contents is not None:
+        routed, seconds["fill"] = flow.fill(routed, contents)
+    packing = flow.pack(routed)
+    for path in flow.work.glob("filled*"):
+        path.unlink()
+    seconds["pack"] = packing.seconds
+    seconds["total"] = sum(seconds.values())
+    for step, value in seconds.items():
+        seconds[step] = round(value, 3)
+    return packing
 
 
 def _fill(flow: Flow, routed: BuildResult, contents: MemoryContents) -> dict[str, Any]:
@@ -276,17 +291,13 @@ def _fill(flow: Flow, routed: BuildResult, contents: MemoryContents) -> dict[str
     made_anew = ("accelerator.v", "report.json", routed.bitstream.name)
     for name in result["files"].keys() - set(made_anew):
         shutil.copyfile(routed.folder / name, flow.work / name)
-    filled, fill_seconds = flow.fill(f"routed{flow.family.routed_suffix}", contents)
-    packing = flow.pack(filled)
-    for path in flow.work.glob("filled*"):
-        path.unlink()
-    seconds = {"fill": fill_seconds, "pack": packing.seconds}
-    seconds["total"] = sum(seconds.values())
+    seconds: dict[str, float] = {}
+    _pack(flow, f"routed{flow.family.routed_suffix}", contents, seconds)
     kept = ("board", "device", "clock_hz", "constraint_hz", "fmax_hz", "seed", "seeds", "failed")
     return {
         **{name: result[name] for name in (*kept, "used", "available")},
         "reused": ["synthesis", f"seed {result['seed']}"],
-        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "seconds": seconds,
     }
 
 

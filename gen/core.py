@@ -15,6 +15,7 @@ from xnorforge.hw.fork import Fork, ForkConfig
 from xnorforge.hw.head import ArgMaxHead, HeadConfig
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
 from xnorforge.hw.pool import PoolConfig, PoolReducer
+from xnorforge.hw.slots import follow_when_idle, slot_ports
 from xnorforge.hw.store import Store, blank_words
 from xnorforge.hw.tally import Cycle, Tally
 from xnorforge.hw.threshold import ThresholdConfig, ThresholdUnit
@@ -65,7 +66,6 @@ class Core(wiring.Component):
         self.parts = parts
         self.blank = blank
         self.plan_hash = plan_hash
-        slots = {"image_slot": In(1), "config_slot": In(1)} if parts.slots > 1 else {}
         super().__init__(
             {
                 "image_data": In(image_bits),
@@ -83,7 +83,7 @@ class Core(wiring.Component):
                 "register_address": In(4),
                 "register_data": Out(32),
                 "flush": In(1),
-                **slots,
+                **slot_ports(In, parts.slots),
             }
         )
 
@@ -168,17 +168,11 @@ class Core(wiring.Component):
         # `in_flight` learns of a beat two cycles later.
         beat = Cycle(count=self.parts.beats)
         m.submodules.image_beat = ResetInserter(self.flush)(beat)
-        quiet = Signal(2)
         m.d.comb += [
             beat.step.eq(self.image_valid & self.image_ready),
             waits.eq((self.image_slot != self._slot) & beat.first),
         ]
-        with m.If(waits & ~in_flight.some):
-            m.d.sync += quiet.eq(quiet + 1)
-            with m.If(quiet.all()):
-                m.d.sync += self._slot.eq(self.image_slot)
-        with m.Else():
-            m.d.sync += quiet.eq(0)
+        follow_when_idle(m, self._slot, self.image_slot, beat.first & ~in_flight.some)
 
     def _registers(self, m, chain) -> Tally:
         """Identity, status and the cycle counters behind the register bus."""

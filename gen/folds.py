@@ -247,7 +247,6 @@ class Folds:
         plan = StreamPlan(layer.name, type(layer).__name__.lower(), lanes)
         if isinstance(layer, Add):
             plan = replace(plan, slots=self.slots)
-        if isinstance(layer, Add):
             cost = resources.block(plan.add_config(layer, self.family), self.family)
         else:
             cost = resources.block(plan.concat_config(layer), self.family)

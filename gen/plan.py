@@ -388,8 +388,7 @@ def _add_widths(layer: Add) -> dict[str, Any]:
 
 def _told(plan: LayerPlan | StreamPlan) -> dict[str, Any]:
     """A layer's plan, without what a plain dense layer has no use for."""
-    plain = {"sets": 1, "planes": 1, "vectors": 1, "window": None, "method": "parallel"}
-    plain["slots"] = 1
+    plain = {"sets": 1, "planes": 1, "vectors": 1, "window": None, "method": "parallel", "slots": 1}
     if isinstance(plan, StreamPlan):
         plain["store"] = "block"
     else:

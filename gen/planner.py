@@ -151,13 +151,9 @@ def _check_slots(weights: str, overrides: Mapping[str, Mapping[str, Any]]) -> No
     """Raises PlanError where a second model could not be loaded beside the first."""
     if weights == "constant":
         raise PlanError("Constant weights are logic: a design with them holds one model")
-    for layer, fixed in overrides.items():
-        for field in STORE_FIELDS:
-            if fixed.get(field) in ("spram", "const"):
-                raise PlanError(
-                    f"Overrides, layer {layer!r}: {field} {fixed[field]!r} cannot be loaded while "
-                    "images use it, so the design holds one model"
-                )
+    _refuse_spram_and_logic(
+        overrides, "cannot be loaded while images use it, so the design holds one model"
+    )
 
 
 def _check_patchable(site: Site, overrides: Mapping[str, Mapping[str, Any]]) -> None:
@@ -168,13 +164,17 @@ def _check_patchable(site: Site, overrides: Mapping[str, Mapping[str, Any]]) -> 
             f"{' or '.join(sorted(f.name for f in FAMILIES.values() if f.patcher))} devices can be "
             "patched"
         )
+    _refuse_spram_and_logic(
+        overrides, "is no memory whose words a bitstream holds, so weights cannot be patchable"
+    )
+
+
+def _refuse_spram_and_logic(overrides: Mapping[str, Mapping[str, Any]], why: str) -> None:
+    """Raises PlanError, for this reason, where overrides ask for a store of SPRAM or logic."""
     for layer, fixed in overrides.items():
         for field in STORE_FIELDS:
             if fixed.get(field) in ("spram", "const"):
-                raise PlanError(
-                    f"Overrides, layer {layer!r}: {field} {fixed[field]!r} is no memory whose "
-                    "words a bitstream holds, so weights cannot be patchable"
-                )
+                raise PlanError(f"Overrides, layer {layer!r}: {field} {fixed[field]!r} {why}")
 
 
 def link_interval(network: Network, clock_hz: float, baud: int) -> int:
@@ -212,13 +212,13 @@ class Planner:
         self.family = site.device.family.name
         linked = site.board is not None
         self.shell = resources.shell(self.family) if linked else resources.core(self.family)
-        if weights == "patchable":
+        patchable = weights == "patchable"
+        if patchable:
             self.shell += resources.boot(self.family, BootRomConfig(0))
         self.room = resources.capacity(site.device) - self.shell
-        if weights == "patchable":
-            self.room = replace(self.room, sprams=0)  # they wake up with anything
-        if slots > 1:
-            self.room = replace(self.room, sprams=0)  # their one port reads or writes
+        if patchable or slots > 1:
+            # SPRAM wakes up with anything, and its one port reads or writes.
+            self.room = replace(self.room, sprams=0)
         constant = weights == "constant"
         self._searches: dict[str, Search] = {} if searches is None else searches
         if self.family in self._searches:

@@ -203,7 +203,7 @@ def core(family: str) -> Resources:
 def boot(family: str, config: BootRomConfig) -> Resources:
     """What a patchable design takes more: the boot ROM and its way into the weight chain."""
     cells, flipflops, carries = _BOOT[family]
-    blocks = config.block_rams(family)
+    blocks = memory_blocks(8, config.depth, family)
     return Resources(cells, flipflops, blocks=blocks, carries=carries)
 
 

@@ -20,6 +20,7 @@ from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import run_tool
 from xnorforge.hw.pll import Pll
 from xnorforge.hw.pll_config import PllConfig
+from xnorforge.hw.slots import follow_when_idle
 from xnorforge.hw.uart_shell import UartShell, UartShellConfig
 from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.sw import protocol
@@ -152,15 +153,9 @@ class System(wiring.Component):
 
         Those of the other slot wait until it is empty.
         """
-        slot, quiet = Signal(name="image_slot"), Signal(2)
-        other = shell.image_slot != slot
-        with m.If(other & ~width.o.valid):
-            m.d.sync += quiet.eq(quiet + 1)
-            with m.If(quiet.all()):
-                m.d.sync += slot.eq(shell.image_slot)
-        with m.Else():
-            m.d.sync += quiet.eq(0)
-        return slot, ~other
+        slot = Signal(name="image_slot")
+        follow_when_idle(m, slot, shell.image_slot, ~width.o.valid)
+        return slot, slot == shell.image_slot
 
 
 def core_verilog(network: Network, plan: Plan, parts: CoreParts, *, blank: bool = False) -> str:

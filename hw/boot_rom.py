@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a circuit whose words can be replaced in its bitstream reads once after power-up."""
 
+from dataclasses import dataclass
+
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -13,21 +15,22 @@ __all__ = ["BootRom", "BootRomConfig"]
 
 DIGEST_BYTES = 4
 _MIN_DEPTH = 512  # of a block RAM with words of a byte; smaller would save nothing
-_BLOCK_BYTES = {"ice40": 512, "ecp5": 2048}
 # Synthesis takes a bit that is the same at all addresses out of a memory that is never written.
 _EVERY_BIT = (0x00, 0xFF)
 
 
+@dataclass(frozen=True)
 class BootRomConfig:
     """Size of a `BootRom`, and its words.
 
     share_bytes: bytes of all stores that boot. Raises ValueError for less than 0.
     """
 
-    def __init__(self, share_bytes: int):
-        if share_bytes < 0:
-            raise ValueError(f"Shares must have at least 0 bytes, not {share_bytes}")
-        self.share_bytes = share_bytes
+    share_bytes: int
+
+    def __post_init__(self):
+        if self.share_bytes < 0:
+            raise ValueError(f"Shares must have at least 0 bytes, not {self.share_bytes}")
 
     @property
     def memory(self) -> Memory:
@@ -39,10 +42,6 @@ class BootRomConfig:
         """Bytes of its memory: whole block RAMs, as far as both families have them."""
         used = self.share_bytes + DIGEST_BYTES + len(_EVERY_BIT)
         return max(_MIN_DEPTH, 1 << ceil_log2(used))
-
-    def block_rams(self, family: str) -> int:
-        """Block RAMs, exactly."""
-        return -(-self.depth // _BLOCK_BYTES[family])
 
     def words(self, shares: bytes, digest: int) -> list[int]:
         """Its memory's words for the stores' shares, in the chain's order, and the digest."""
@@ -57,7 +56,7 @@ class BootRom(wiring.Component):
     """Reads its bytes out once after power-up; a reset in between makes it begin anew.
 
     Throughput: 1 byte per cycle.  Latency: the first byte a cycle after `start`, which comes with
-    the first cycle out of reset.  Cost: `config.block_rams(family)` and a counter.
+    the first cycle out of reset.  Cost: block RAMs of 8 bits x `config.depth`, and a counter.
     Back-pressure: none.
 
     Parameters

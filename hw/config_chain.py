@@ -194,18 +194,17 @@ class ConfigHead(wiring.Component):
         the last store has its share."""
         m.submodules.boot = boot = self._boot
         m.d.comb += boot.stop.eq(start | self.model_valid.any())
+        with m.If(boot.valid):
+            m.d.sync += [self.load_o.valid.eq(1), self.load_o.data.eq(boot.data)]
+            with m.If(boot.seal):
+                m.d.sync += register.eq(Cat(register[8:], ~boot.data))
+            with m.If(boot.last):
+                m.d.sync += matched.eq(1)
+        # What goes with `start` says whether it is a boot's.
         with m.If(start):
             m.d.sync += self.load_o.data.eq(0)
         with m.Elif(boot.start):
             m.d.sync += [self.load_o.start.eq(1), self.load_o.data.eq(1)]
-        with m.If(boot.valid):
-            m.d.sync += self.load_o.valid.eq(1)
-            with m.If(~start):
-                m.d.sync += self.load_o.data.eq(boot.data)
-            with m.If(boot.seal):
-                m.d.sync += register.eq(Cat(register[8:], ~boot.data))
-                with m.If(boot.last):
-                    m.d.sync += matched.eq(1)
 
 
 def _crc_step(register: Value, byte: Value) -> Value:

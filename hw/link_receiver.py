@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from xnorforge.hw.cobs import DecodedBeat
 from xnorforge.hw.crc import SerialCrc32
 from xnorforge.hw.ram import BlockRam
+from xnorforge.hw.slots import slot_ports
 from xnorforge.sw.protocol import CRC_BYTES, HEADER_BYTES, Kind
 
 __all__ = ["ConfigByte", "LinkReceiver", "ReadRequest"]
@@ -70,7 +71,6 @@ class LinkReceiver(wiring.Component):
     def __init__(self, *, buffer_bytes: int, slots: int = 1):
         self.buffer_bytes = buffer_bytes
         self.slots = slots
-        two = {"image_slot": Out(1), "config_slot": Out(1)} if slots > 1 else {}
         super().__init__(
             {
                 "i": In(stream.Signature(DecodedBeat, always_ready=True)),
@@ -86,7 +86,7 @@ class LinkReceiver(wiring.Component):
                 "request": Out(stream.Signature(ReadRequest)),
                 "bad_frames": Out(16),
                 "dropped": Out(16),
-                **two,
+                **slot_ports(Out, slots),
             }
         )
 

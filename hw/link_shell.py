@@ -17,6 +17,7 @@ from xnorforge.hw.cobs import CobsDecoder, CobsEncoder
 from xnorforge.hw.head import result_layout
 from xnorforge.hw.link_receiver import ConfigByte, LinkReceiver
 from xnorforge.hw.link_sender import LinkSender
+from xnorforge.hw.slots import slot_ports
 from xnorforge.sw import protocol
 from xnorforge.sw.protocol import Register
 
@@ -74,9 +75,8 @@ class LinkShellConfig:
 
 def core_ports(score_bits: int, slots: int = 1) -> dict[str, wiring.Member]:
     """A shell's ports towards the core, the mirror of the core's own."""
-    two = {"image_slot": Out(1), "config_slot": Out(1)} if slots > 1 else {}
     return {
-        **two,
+        **slot_ports(Out, slots),
         "image": Out(stream.Signature(8)),
         "result": In(stream.Signature(result_layout(score_bits))),
         "config": Out(stream.Signature(ConfigByte)),

@@ -69,14 +69,7 @@ def measure_line_use(
             packet_bytes=packet_bytes,
             up=monitor,
         )
-        connection = Connection(
-            manifest,
-            lambda: port,
-            where="a simulated line",
-            timeout=_TIMEOUT_S,
-            may_load=False,
-            clock=port.clock,
-        )
+        connection = port.connection(manifest, where="a simulated line", timeout=_TIMEOUT_S)
         connection.start()
         wrong = 0
         begin: tuple[int, ...] = ()

@@ -24,7 +24,6 @@ from xnorforge.gen.bundle import Bundle
 from xnorforge.sim.line_faults import FAULTS, FaultyLine, Landing
 from xnorforge.sim.lockstep import LockstepBoard, SimulatedSerial
 from xnorforge.sim.reference import Executor
-from xnorforge.sw.connection import Connection
 from xnorforge.sw.errors import AcceleratorError
 from xnorforge.sw.link import HostLink
 from xnorforge.sw.manifest import Manifest
@@ -145,13 +144,8 @@ class _Run:
             packet_bytes=rng.choice((None, 62)),
             **self._lines,
         )
-        self._connection = Connection(
-            manifest,
-            lambda: self._port,
-            where="a line with faults",
-            timeout=TIMEOUT_S,
-            may_load=False,
-            clock=self._port.clock,
+        self._connection = self._port.connection(
+            manifest, where="a line with faults", timeout=TIMEOUT_S
         )
         self._connection.link = self._link = HostLink(seed=rng.randrange(1 << 32))
         self._done = 0

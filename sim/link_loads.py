@@ -140,13 +140,8 @@ class Loader:
     def _connection(
         self, name: str, port: SimulatedSerial, *, may_load: bool = False
     ) -> Connection:
-        connection = Connection(
-            self._manifest,
-            lambda: port,
-            where="a simulated line",
-            timeout=5.0,
-            may_load=may_load,
-            clock=port.clock,
+        connection = port.connection(
+            self._manifest, where="a simulated line", timeout=5.0, may_load=may_load
         )
         connection.use(self._loads[name], check_load(self._loads[name]))
         return connection

@@ -30,6 +30,8 @@ from xnorforge.gen.errors import ToolError
 from xnorforge.gen.tools import Progress
 from xnorforge.sim.board import board_program
 from xnorforge.sim.verilator import environment
+from xnorforge.sw.connection import Connection
+from xnorforge.sw.manifest import Manifest
 
 __all__ = ["LockstepBoard", "SimulatedSerial"]
 
@@ -141,6 +143,19 @@ class SimulatedSerial:
         self._arrived = bytearray()  # in the adapter
         self._visible = bytearray()  # handed over to the host
         self._hand_over_at = board.cycles + self._latency_cycles
+
+    def connection(
+        self, manifest: Manifest, *, where: str, timeout: float, may_load: bool = False
+    ) -> Connection:
+        """The driver's connection over this port, in simulated time; not started."""
+        return Connection(
+            manifest,
+            lambda: self,
+            where=where,
+            timeout=timeout,
+            may_load=may_load,
+            clock=self.clock,
+        )
 
     def clock(self) -> float:
         """Seconds of simulated time."""

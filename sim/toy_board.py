@@ -27,6 +27,7 @@ __all__ = ["ToyBoard", "toy_bundle", "toy_device", "toy_images", "toy_load", "to
 
 IMAGE_SHAPE = (4, 4)
 WEIGHTS = bytes(range(256)) * 4
+OTHER = bytes(reversed(WEIGHTS))  # of another model
 
 
 def _core(image: bytes, digest: int) -> bytes:

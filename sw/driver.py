@@ -238,7 +238,7 @@ class Accelerator:
                         self._images += 1
                         yield record, manifests.popleft()
                         connection.touch()
-                    if len(link.models) < connection.slots:
+                    if self._exchange and len(link.models) < connection.slots:
                         self._do_exchange()
                     patient = patient or not link.waiting_count
                     asked_at = time.monotonic()

@@ -283,13 +283,12 @@ class HostLink:
         """Model and end of the images at `_next`; past all of them, those of the last."""
         return next((run for run in self._runs if run[1] > self._next), self._runs[-1])
 
-    @property
-    def _kind(self) -> Kind:
-        """Of a data frame at `_next`."""
+    def _kind(self, payload: bytes) -> Kind:
+        """Of a data frame at `_next`; one without payload only asks, and begins no load."""
         if self._load is None:
             slot = self.slots.get(self._run[0], 0) if self._runs else 0
             return (Kind.IMAGE, Kind.IMAGE_SECOND)[slot]
-        if self._next == 0:
+        if self._next == 0 and payload:
             return (Kind.WEIGHTS_BEGIN, Kind.WEIGHTS_BEGIN_SECOND)[self._load_slot]
         return Kind.WEIGHTS
 
@@ -299,10 +298,7 @@ class HostLink:
         return (not self._waiting and (self._load is None or self.delivered)) or self._held
 
     def _send_data(self, out: bytearray, payload: bytes) -> None:
-        kind = self._kind
-        if not payload and self._load is not None:
-            kind = Kind.WEIGHTS  # a question begins no load
-        out += encode(Frame(kind, self._epoch, self._lease, self._next, payload))
+        out += encode(Frame(self._kind(payload), self._epoch, self._lease, self._next, payload))
         self.counts.payload_sent += len(payload)
         self.counts.payload_resent += min(len(payload), self._highest - self._next)
         self._next += len(payload)

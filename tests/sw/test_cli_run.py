@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from xnorforge.sim.toy_board import (
+    OTHER,
     WEIGHTS,
     ToyBoard,
     toy_bundle,
@@ -17,8 +18,6 @@ from xnorforge.sim.toy_board import (
 )
 from xnorforge.sw.cli import run
 from xnorforge.sw.protocol import crc32
-
-OTHER = bytes(reversed(WEIGHTS))
 
 
 @pytest.fixture

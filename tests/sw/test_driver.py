@@ -16,6 +16,7 @@ import pytest
 
 from xnorforge.sim.line_faults import FaultyLine
 from xnorforge.sim.toy_board import (
+    OTHER,
     WEIGHTS,
     ToyBoard,
     toy_bundle,
@@ -27,13 +28,6 @@ from xnorforge.sim.toy_board import (
 from xnorforge.sw import errors, protocol
 from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.manifest import Manifest
-
-OTHER = bytes(reversed(WEIGHTS))
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    return toy_bundle(tmp_path / "bundle")
 
 
 def test_scores_labels_and_records_equal_the_core(bundle):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from xnorforge.sim.toy_board import (
+    OTHER,
     WEIGHTS,
     ToyBoard,
-    toy_bundle,
     toy_device,
     toy_images,
     toy_load,
@@ -20,13 +20,6 @@ from xnorforge.sim.toy_board import (
 )
 from xnorforge.sw import errors, protocol
 from xnorforge.sw.driver_async import AsyncAccelerator
-
-OTHER = bytes(reversed(WEIGHTS))
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    return toy_bundle(tmp_path / "bundle")
 
 
 def on_board(bundle, story, *, device=None, **options):
@@ -256,7 +249,8 @@ def test_models_are_exchanged_while_a_stream_is_open(bundle):
         records = [record async for record in board.stream(source())]
         scores = np.array([record.scores for record in records])
         turn = int(np.argmax((scores != own).any(axis=1)))
-        assert 200 - 64 <= turn <= 200  # as many may wait between event loop and thread
+        # 64 may wait between event loop and thread, and the driver has one in hand.
+        assert 200 - 64 - 1 <= turn <= 200
         assert (scores[:turn] == own[:turn]).all() and (scores[turn:] == other[turn:]).all()
         assert (await board.scores(images[:9]) == other[:9]).all()
 

@@ -34,11 +34,6 @@ FULL = os.path.exists("/dev/full")
 
 
 @pytest.fixture
-def bundle(tmp_path):
-    return toy_bundle(tmp_path / "bundle")
-
-
-@pytest.fixture
 def images(tmp_path):
     """A file of 3,000 images."""
     path = tmp_path / "images.npy"

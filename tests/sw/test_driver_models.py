@@ -10,7 +10,7 @@ import pytest
 
 from xnorforge.sim.line_faults import FaultyLine
 from xnorforge.sim.toy_board import (
-    WEIGHTS,
+    OTHER,
     ToyBoard,
     toy_bundle,
     toy_device,
@@ -25,13 +25,7 @@ from xnorforge.sw.manifest import Ranking
 from xnorforge.sw.protocol import REGISTER_COUNT, Identity, Register, crc32
 from xnorforge.sw.statistics import DeviceCounters, Statistics
 
-OTHER = bytes(reversed(WEIGHTS))
 OUTPUT = {"classes": 3, "score_bytes": 2}
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    return toy_bundle(tmp_path / "bundle")
 
 
 # --- best classes -------------------------------------------------------------------------------

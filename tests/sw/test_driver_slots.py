@@ -9,9 +9,9 @@ import pytest
 
 from xnorforge.sim.line_faults import FaultyLine
 from xnorforge.sim.toy_board import (
+    OTHER,
     WEIGHTS,
     ToyBoard,
-    toy_bundle,
     toy_device,
     toy_images,
     toy_load,
@@ -21,13 +21,7 @@ from xnorforge.sw import errors
 from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.protocol import crc32
 
-OTHER = bytes(reversed(WEIGHTS))
 THIRD = WEIGHTS[1:] + WEIGHTS[:1]
-
-
-@pytest.fixture
-def bundle(tmp_path):
-    return toy_bundle(tmp_path / "bundle")
 
 
 def test_two_models_alternate_without_further_loads(bundle):
