@@ -30,8 +30,8 @@ __all__ = ["CoreRun", "image_beats", "random_case", "random_network", "simulate_
 class CoreRun:
     """What went in and out of a simulated core, and when.
 
-    Cycle 0 ends with the first clock edge, of a core that must be loaded with the first in which
-    its model is valid.
+    Cycle 0 ends with the first clock edge, of a core that is loaded or boots with the first in
+    which its model is valid.
     """
 
     image_times: list[int]
@@ -119,8 +119,14 @@ def simulate_core(
     bound: int = 200_000,
     reset: tuple[int, ...] = (),
     parts: CoreParts | None = None,
+    slot: int = 0,
+    beside: bytes = b"",
 ) -> CoreRun:
-    """Run `values` (N, K) through the core's circuit in Amaranth's simulator."""
+    """Run `values` (N, K) through the core's circuit in Amaranth's simulator.
+
+    Of two slots: the images go through the model in `slot`, which is loaded where it is not the
+    one that powers up; `beside` is written to the other slot while they go through.
+    """
     parts = parts or core_parts(network, plan)
     core = Core(
         parts=parts, image_bits=plan.lanes * network.input.value.bits, plan_hash=0x1234_5678
@@ -139,9 +145,9 @@ def simulate_core(
     )
     source = Source(image, image_beats(network, plan.lanes, values), idle=idle)
     sink = Sink(result, len(values) * network.classes, stall=stall)
-    load = weights_load(parts) if parts.must_load else b""
+    load = weights_load(parts) if parts.must_load or slot else b""
 
-    async def load_weights(ctx):
+    async def write(ctx, load):
         for index, byte in enumerate(load):
             ctx.set(core.config_data, byte)
             ctx.set(core.config_first, index == 0)
@@ -149,8 +155,19 @@ def simulate_core(
             await ctx.tick()
         ctx.set(core.config_valid, 0)
 
+    async def load_weights(ctx):
+        if parts.slots > 1:
+            ctx.set(core.image_slot, slot)
+            ctx.set(core.config_slot, slot)
+        await write(ctx, load)
+        if beside:
+            while not source.times:  # a load in the middle of a boot would end it
+                await ctx.tick()
+            ctx.set(core.config_slot, 1 - slot)
+            await write(ctx, beside)
+
     run(core, [source, sink, Monitor(result, "result"), load_weights], bound, reset=reset)
-    start = source.times[0] if load else 0
+    start = source.times[0] if load or parts.patchable else 0
     score_bits = parts.head.score_bits
     scores, labels = [], []
     for n, word in enumerate(sink.received):

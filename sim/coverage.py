@@ -107,6 +107,7 @@ PLAN_GROUPS = {
         "line buffer deeper",
         "pool without line buffer",
     ),
+    "Models": ("one model", "two models", "patchable"),
     "Thresholds in circuit": ("thresholds in parallel", "thresholds in turn"),
 }
 """What `random_plan` draws, by chapter."""
@@ -225,7 +226,9 @@ def _window_features(layer: Conv | Pool, op: str) -> set[str]:
 
 def plan_coverage(network: Network, plan: Plan) -> frozenset[str]:
     """The features of a plan, by name; those that `random_plan` draws are `PLAN_FEATURES`."""
-    found = {f"family {plan.family}"}
+    found = {f"family {plan.family}", "one model" if plan.slots == 1 else "two models"}
+    if plan.patchable:
+        found.add("patchable")
     if network.input.value.size % plan.lanes:
         found.add("image beats not filled")
     for layer, layer_plan in zip(network.layers, plan.layers, strict=True):

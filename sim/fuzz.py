@@ -40,6 +40,7 @@ from xnorforge.sim.core_bench import simulate_core
 from xnorforge.sim.coverage import FEATURES, PLAN_FEATURES, coverage, plan_coverage
 from xnorforge.sim.random_networks import random_images, random_network
 from xnorforge.sim.random_plans import random_plan
+from xnorforge.sw.protocol import CRC_BYTES
 
 __all__ = [
     "Case",
@@ -74,7 +75,8 @@ class Case:
 @dataclass(frozen=True, eq=False)
 class Draw:
     """A network, a plan and images. idle, stall: seeds of their patterns, None for none.
-    predicted: the cycle of every transfer where nothing stalls."""
+    predicted: the cycle of every transfer where nothing stalls. slot: of the model that the
+    images go through."""
 
     seed: int
     network: Network
@@ -84,10 +86,16 @@ class Draw:
     images: np.ndarray
     idle: float | None
     stall: float | None
+    slot: int
 
     @property
     def timed(self) -> bool:
         return self.idle is None
+
+    @property
+    def loads(self) -> bool:
+        """Whether the model has to be loaded: it is not what the core powers up with."""
+        return self.parts.must_load or self.slot > 0
 
     @property
     def features(self) -> frozenset[str]:
@@ -114,7 +122,8 @@ def draw(seed: int) -> Draw:
             images = random_images(generator, network, _IMAGES)
             stalls = rng.random() < 0.5
             idle, stall = (rng.random(), rng.random()) if stalls else (None, None)
-            return Draw(seed, network, plan, parts, predicted, images, idle, stall)
+            slot = rng.randrange(plan.slots)
+            return Draw(seed, network, plan, parts, predicted, images, idle, stall, slot)
 
 
 def _least_cycles(network: Network, plan: Plan) -> int:
@@ -135,9 +144,18 @@ def check(seed: int) -> Case:
         stall=None if case.stall is None else coin(case.stall, 0.3),
         bound=_BOUND,
         parts=case.parts,
+        slot=case.slot,
+        beside=_noise(case),
     )
     times = (run.image_times, run.result_times)
     return verdict(case, wanted.scores, wanted.labels, run.scores, run.labels, times)
+
+
+def _noise(case: Draw) -> bytes:
+    """A load that belongs to no model, for the slot that no image uses."""
+    if case.plan.slots == 1:
+        return b""
+    return random.Random(case.seed).randbytes(len(case.parts.payload()) + CRC_BYTES)
 
 
 def verdict(

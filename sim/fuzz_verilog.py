@@ -82,6 +82,8 @@ class SideBySide(wiring.Component):
                 core.config_data.eq(stimulus[8:16]),
                 core.image_data.eq(stimulus[_WORD:]),
             ]
+            if case.plan.slots > 1:
+                m.d.comb += [core.image_slot.eq(case.slot), core.config_slot.eq(case.slot)]
             score, label = Signal(signed(2 * _WORD)), Signal(_WORD // 2)
             m.d.comb += [score.eq(core.result_score), label.eq(core.result_label)]
             flags = Cat(core.image_ready, core.result_valid, core.result_last, C(0, 13))
@@ -136,7 +138,7 @@ def run_draws(draws: list[Draw]) -> list[Case]:
             results[int(index)].append(tuple(map(int, fields)))
     cases = []
     for case, found, taken, given in zip(draws, wanted, images, results, strict=True):
-        start = taken[0] if case.parts.must_load else 0
+        start = taken[0] if case.loads or case.plan.patchable else 0
         classes = case.network.classes
         ends = [index % classes == classes - 1 for index in range(len(given))]
         if [bool(last) for *_, last in given] != ends or len(given) != found.scores.size:
@@ -159,7 +161,7 @@ def _beat_words(case: Draw) -> int:
 
 def _stimulus(case: Draw, values: np.ndarray) -> str:
     """What the program reads about one core."""
-    load = weights_load(case.parts) if case.parts.must_load else b""
+    load = weights_load(case.parts) if case.loads else b""
     beats = image_beats(case.network, case.plan.lanes, values)
     words = _beat_words(case)
     numbers = [len(load), *load, len(beats), words]

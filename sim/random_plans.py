@@ -18,6 +18,9 @@ __all__ = ["random_plan"]
 def random_plan(rng: random.Random, network: Network, family: str | None = None) -> Plan:
     """A legal plan of a network, mostly of folds that no planner would choose."""
     family = family or rng.choice(["ice40", "ecp5", "gowin"])
+    slots = 2 if rng.random() < 0.2 else 1
+    patchable = family != "gowin" and rng.random() < 0.2
+    stores = ["block", "lut"] if slots > 1 or patchable else ["block", "lut", "const"]
     return Plan(
         family=family,
         device="bare",
@@ -26,7 +29,7 @@ def random_plan(rng: random.Random, network: Network, family: str | None = None)
         link="uart",
         baud=1_000_000,
         lanes=rng.randint(1, min(network.input.value.size, 40)),
-        layers=tuple(_layer(rng, layer, family) for layer in network.layers),
+        layers=tuple(_layer(rng, layer, family, stores, slots) for layer in network.layers),
         forks=tuple(
             # Deep enough for any branch: a whole value fits.
             ForkPlan(
@@ -35,10 +38,15 @@ def random_plan(rng: random.Random, network: Network, family: str | None = None)
             for name, consumers in network.consumers().items()
             if len(consumers) > 1
         ),
+        patchable=patchable,
+        slots=slots,
     )
 
 
-def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamPlan:
+def _layer(
+    rng: random.Random, layer: Layer, family: str, stores: list[str], slots: int
+) -> LayerPlan | StreamPlan:
+    """stores: what weights may lie in."""
     method = rng.choice(["parallel", "serial"])
     if isinstance(layer, Pool):
         lanes = rng.choice(divisors(layer.source.channels))
@@ -47,9 +55,9 @@ def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamP
         return StreamPlan(layer.name, "pool", lanes, _window(rng, layer, lanes, family))
     if isinstance(layer, Threshold):
         lanes = rng.randint(1, layer.source.channels)
-        return StreamPlan(layer.name, "threshold", lanes, method=method)
+        return StreamPlan(layer.name, "threshold", lanes, method=method, slots=slots)
     if isinstance(layer, Add):
-        return StreamPlan(layer.name, "add", rng.randint(1, layer.output.channels))
+        return StreamPlan(layer.name, "add", rng.randint(1, layer.output.channels), slots=slots)
     if isinstance(layer, Concat):
         shared = gcd(*(source.channels for source in layer.sources[:-1]))
         return StreamPlan(layer.name, "concat", rng.choice(divisors(shared)))
@@ -63,13 +71,14 @@ def _layer(rng: random.Random, layer: Layer, family: str) -> LayerPlan | StreamP
         pe=rng.randint(1, layer.rows // layer.groups),
         simd=rng.randint(1, layer.columns),
         pl=rng.randint(1, layer.source.bits),
-        weight_store=rng.choice(["block", "lut", "const"]),
-        preset_store=rng.choice(["block", "lut", "const"]),
+        weight_store=rng.choice(stores),
+        preset_store=rng.choice(stores),
         buffer_store=rng.choice(["block", "lut"]),
         window=window,
         method=method,
         reuse=rng.randint(1, min(layer.vectors, 5)) if rng.random() < 0.5 else 1,
         weight_hops=int(rng.random() < 0.1),
+        slots=slots,
     )
 
 
