@@ -60,7 +60,7 @@ _WRITE_ENABLES = {
 }
 _CUT = ("net", "write")
 _CONSTANTS = ("GND", "VCC")  # cells of Gowin
-_TRIES = 12
+_TRIES = 40  # of random tables a few in ten show
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,14 @@ class MappedNetlist:
         return set(self.ports)
 
     def without_contents(self) -> dict[str, dict[str, Any]]:
-        """The cells without what block RAMs hold at power-up."""
+        """The cells without what block RAMs hold at power-up.
+
+        And without their attributes: those say where the source lay, also yosys' own.
+        """
         return {
             name: {
                 **cell,
+                "attributes": {},
                 "parameters": {
                     key: value
                     for key, value in cell["parameters"].items()

@@ -94,6 +94,7 @@ def test_memories_of_a_fresh_netlist(bench, family, tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_memories_of_fresh_netlists(bench, family, tmp_path) -> None:
     designs, _, model = bench
