@@ -64,6 +64,7 @@ class NetworkMethods:
         pins: Mapping[str, str] | None = None,
         weights: str = "loadable",
         slots: int = 1,
+        bus_clock_hz: float | None = None,
     ) -> PlannedNetwork:
         """Lay the network out; see `gen.planner.make_plan`."""
         from xnorforge.gen.planner import make_plan
@@ -81,6 +82,7 @@ class NetworkMethods:
             pins=pins,
             weights=weights,
             slots=slots,
+            bus_clock_hz=bus_clock_hz,
         )
         return PlannedNetwork(self, plan)
 

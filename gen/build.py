@@ -90,6 +90,11 @@ def build(
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     plan = bundle.plan
+    if plan.link == "axi":
+        raise PlanError(
+            f"{bundle.path} was compiled for link axi, a core for a design of your own: that "
+            "design's tools make the bitstream"
+        )
     if plan.board is None:
         raise PlanError(
             f"{bundle.path} was compiled for bare device {plan.device}, which has no pins: "

@@ -161,7 +161,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
         "plan_hash": plan.structure_hash(network),
         "weights_digest": int.from_bytes(load[-4:], "little"),
         "clock_hz": plan.clock_hz,
-        "link": {"kind": plan.link, "baud": plan.baud, "protocol": protocol.VERSION},
+        "link": _link_record(plan),
         "input": input_record(network),
         "output": {
             "classes": network.classes,
@@ -214,6 +214,16 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     }
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
     (work / "manifest.json").write_text(text)
+
+
+def _link_record(plan: Plan) -> dict[str, Any]:
+    record = {"kind": plan.link, "protocol": protocol.VERSION}
+    if plan.link == "axi":
+        return record | {
+            "beat_bytes": plan.beat_bytes,
+            "bus_clock_hz": plan.bus_clock_hz or plan.clock_hz,
+        }
+    return record | {"baud": plan.baud}
 
 
 def input_record(network: Network) -> dict[str, Any]:

@@ -285,7 +285,9 @@ class Plan:
 
     family: key of `gen.devices.FAMILIES`. device: key of `gen.devices`. board: key of
     `gen.boards` or None. clock_hz: the PLL's real output (or the requested clock without a
-    board). lanes: image elements a beat of the core's image stream. link: "uart". reasons:
+    board). lanes: image elements a beat of the core's image stream. link: "uart", or "axi": then
+    beat_bytes is the width of its image stream, and bus_clock_hz the clock of its ports where it
+    is not the core's. reasons:
     (memory, why it lies where it does), for people. board_record: the board as the plan was made
     for it (`Board.to_json`), so that a bundle needs no board file; None for a bare device.
     forks: a value that several layers take has one. patchable: the words of its memories can be
@@ -306,6 +308,8 @@ class Plan:
     forks: tuple[ForkPlan, ...] = ()
     patchable: bool = False
     slots: int = 1
+    beat_bytes: int = 1
+    bus_clock_hz: float | None = None
 
     def fork(self, value: str) -> ForkPlan:
         """The queues behind a value."""

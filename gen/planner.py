@@ -16,6 +16,7 @@ from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
+from xnorforge.gen.axi import beat_bytes
 from xnorforge.gen.boards import BOARDS, MAX_HZ, baud_divisor
 from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.depths import LineBuffers
@@ -34,7 +35,7 @@ from xnorforge.hw.boot_rom import BootRomConfig
 __all__ = ["GOALS", "LINKS", "WEIGHTS", "Planner", "link_interval", "make_plan", "planner_for"]
 
 GOALS = ("link", "max", "min")
-LINKS = ("uart",)
+LINKS = ("uart", "axi")
 WEIGHTS = ("loadable", "constant", "patchable")
 MAX_CLASSES = 0xFFFF  # the label's and the class count's 16 bits
 BITS_PER_BYTE = 10  # 8N1
@@ -56,6 +57,7 @@ def make_plan(
     weights: str = "loadable",
     slots: int = 1,
     pins: Mapping[str, str] | None = None,
+    bus_clock_hz: float | None = None,
     searches: dict[str, Search] | None = None,
 ) -> Plan:
     """Lay a network out on a board, or on a bare device.
@@ -71,6 +73,8 @@ def make_plan(
     "patchable": as "loadable", and `gen.patch` can replace those of a finished bitstream.
     slots: models that the design holds at once, 1 or 2: a load goes to the one that no image uses,
     and images of one model follow those of the other without a gap.
+    link: "uart"; or "axi", a core with AXI ports for a design of somebody else's: a board then only
+    says which device and what clock. bus_clock_hz: of the AXI ports, where it is not the core's.
     searches: what calls for the same network, overrides, weights and slots have found out, by
     family; they add to it.
     Raises PlanError when the target cannot be met, naming what limits it.
@@ -90,10 +94,13 @@ def make_plan(
         weights=weights,
         slots=slots,
         pins=pins,
+        bus_clock_hz=bus_clock_hz,
         searches=searches,
     )
     if fps is not None:
         return planner.for_rate(fps)
+    if link == "axi" and goal == "link":
+        raise PlanError("An AXI stream has no rate to keep up with: give --fps, --max or --min")
     return {"link": planner.for_link, "max": planner.fastest, "min": planner.smallest}[goal]()
 
 
@@ -109,6 +116,7 @@ def planner_for(
     weights: str = "loadable",
     slots: int = 1,
     pins: Mapping[str, str] | None = None,
+    bus_clock_hz: float | None = None,
     searches: dict[str, Search] | None = None,
 ) -> "Planner":
     """The planner of a network on a site, with settings as of `make_plan`, all checked."""
@@ -125,7 +133,19 @@ def planner_for(
         raise PlanError(
             f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
         )
-    site = Site.choose(board, device, clock_hz, pins)
+    if link == "axi":
+        site = Site.within(board, device, clock_hz)
+        for what, given in (("a baud rate", baud), ("pins", pins)):
+            if given:
+                raise PlanError(f"A core with AXI ports has no use for {what}")
+        if bus_clock_hz is not None and not 0 < bus_clock_hz <= MAX_HZ:
+            raise PlanError(
+                f"Bus clock must be a positive number up to {MAX_HZ:,} Hz, not {bus_clock_hz!r}"
+            )
+    else:
+        site = Site.choose(board, device, clock_hz, pins)
+        if bus_clock_hz is not None:
+            raise PlanError(f"A bus clock goes with link axi, not with {link}")
     if site.board is not None:
         baud_divisor(site.clock_hz, baud or site.baud)
     checked = read_overrides(overrides, network, site.device)
@@ -143,6 +163,7 @@ def planner_for(
         checked,
         weights=weights,
         slots=slots,
+        bus_clock_hz=bus_clock_hz,
         searches=searches,
     )
 
@@ -200,6 +221,7 @@ class Planner:
         *,
         weights: str = "loadable",
         slots: int = 1,
+        bus_clock_hz: float | None = None,
         searches: dict[str, Search] | None = None,
     ) -> None:
         self.network = network
@@ -209,9 +231,11 @@ class Planner:
         self.overrides = overrides
         self.weights = weights
         self.slots = slots
+        self.bus_clock_hz = bus_clock_hz
         self.family = site.device.family.name
-        linked = site.board is not None
-        self.shell = resources.shell(self.family) if linked else resources.core(self.family)
+        linked = site.board is not None or link == "axi"
+        shells = {"axi": resources.axi_shell, "uart": resources.shell}
+        self.shell = shells[link](self.family) if linked else resources.core(self.family)
         patchable = weights == "patchable"
         if patchable:
             self.shell += resources.boot(self.family, BootRomConfig(0))
@@ -319,6 +343,8 @@ class Planner:
             baud=self.baud,
             lanes=chain.lanes,
             layers=chain.layers,
+            beat_bytes=beat_bytes(self.network, chain.lanes) if self.link == "axi" else 1,
+            bus_clock_hz=self.bus_clock_hz,
         )
         plan = with_deep_queues(self.network, plan)
         buffers = self._buffers(plan, self.room - chain.resources)
@@ -437,6 +463,7 @@ class Planner:
                 self.overrides,
                 weights=self.weights,
                 slots=self.slots,
+                bus_clock_hz=self.bus_clock_hz,
                 searches=self._searches,
             )
             if works(planner):

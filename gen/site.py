@@ -44,6 +44,14 @@ class Site:
         known.check_uart()
         return cls(known, known.device, known.pll_config(clock_hz).output_hz)
 
+    @classmethod
+    def within(cls, board: str | None, device: str | None, clock_hz: float | None) -> Site:
+        """For a part of somebody else's design: the device of a board, without its pins or PLL."""
+        if board is None or device is not None:
+            return cls.choose(board, device, clock_hz)
+        known = get_board(board)
+        return cls(None, known.device, clock_hz or known.pll_config(None).output_hz)
+
     @property
     def takes_patches(self) -> bool:
         """Whether words in its bitstreams can be replaced."""

@@ -13,16 +13,16 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.gen.assembly import CoreParts
+from xnorforge.gen.axi import AXI, AxiSystem
 from xnorforge.gen.boards import baud_divisor, plan_board
 from xnorforge.gen.core import Core
+from xnorforge.gen.core_instance import CORE, add_core
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import run_tool
 from xnorforge.hw.pll import Pll
 from xnorforge.hw.pll_config import PllConfig
-from xnorforge.hw.slots import follow_when_idle
 from xnorforge.hw.uart_shell import UartShell, UartShellConfig
-from xnorforge.hw.width import WidthConverter, WidthConverterConfig
 from xnorforge.sw import protocol
 
 __all__ = ["accelerator_verilog", "core_verilog"]
@@ -50,9 +50,6 @@ endmodule
 class System(wiring.Component):
     """Clock and reset, the UART shell and the core, on a board's pins.
 
-    The core is instantiated by its Verilog name, so that `accelerator.v` holds it as a module of
-    its own with readable ports.
-
     Members
     -------
     clk_in, rx, tx, led : the board's pins; `led` is lit out of reset.
@@ -73,7 +70,6 @@ class System(wiring.Component):
 
     def elaborate(self, platform):
         network, plan, parts = self.network, self.plan, self.parts
-        value = network.input.value
         m = Module()
         m.domains.sync = ClockDomain()
         m.submodules.pll = pll = Pll(config=self.pll)
@@ -86,76 +82,19 @@ class System(wiring.Component):
                 slots=plan.slots,
             )
         )
-        width = WidthConverter(
-            config=WidthConverterConfig(
-                elements=value.size,
-                element_bits=value.bits,
-                lanes_in=8 if value.bits == 1 else 1,
-                lanes_out=plan.lanes,
-            )
-        )
-        m.submodules.width = ResetInserter(shell.flush)(width)
-        image_ready, result_valid, result_last, config_ready = (Signal() for _ in range(4))
-        result_score, result_label = Signal(signed(parts.head.score_bits)), Signal(16)
-        register_data = Signal(32)
-        image_valid, width_ready = shell.image.valid, width.i.ready
-        slots = {}
-        if plan.slots > 1:
-            slot, taken = self._image_slot(m, shell, width)
-            image_valid, width_ready = image_valid & taken, width_ready & taken
-            slots = {"i_image_slot": slot, "i_config_slot": shell.config_slot}
-        m.submodules.core = Instance(
-            "xnorforge_core",
-            i_clk=ClockSignal(),
-            i_rst=ResetSignal(),
-            i_image_data=Value.cast(width.o.payload),
-            i_image_valid=width.o.valid,
-            o_image_ready=image_ready,
-            o_result_score=result_score,
-            o_result_label=result_label,
-            o_result_last=result_last,
-            o_result_valid=result_valid,
-            i_result_ready=shell.result.ready,
-            i_config_data=shell.config.payload.data,
-            i_config_first=shell.config.payload.first,
-            i_config_valid=shell.config.valid,
-            o_config_ready=config_ready,
-            i_register_address=shell.register_address,
-            o_register_data=register_data,
-            i_flush=shell.flush,
-            **slots,
-        )
+        add_core(m, shell, network, plan, parts)
         board = plan_board(plan)
         m.d.comb += [
             pll.clk_in.eq(self.clk_in),
             shell.rx.eq(self.rx),
             self.tx.eq(shell.tx),
             shell.divisor.eq(self.divisor),
-            Value.cast(width.i.payload).eq(shell.image.payload),
-            width.i.valid.eq(image_valid),
-            shell.image.ready.eq(width_ready),
-            width.o.ready.eq(image_ready),
-            shell.result.payload.score.eq(result_score),
-            shell.result.payload.label.eq(result_label),
-            shell.result.payload.last.eq(result_last),
-            shell.result.valid.eq(result_valid),
-            shell.config.ready.eq(config_ready),
-            shell.register_data.eq(register_data),
         ]
         # Lit once the clock runs and reset is over.
         running = Signal()
         m.d.sync += running.eq(1)
         m.d.comb += self.led.eq(~running if board.led_active_low else running)
         return m
-
-    def _image_slot(self, m, shell, width):
-        """The slot of what the converter holds, and whether the shell's bytes may join it.
-
-        Those of the other slot wait until it is empty.
-        """
-        slot = Signal(name="image_slot")
-        follow_when_idle(m, slot, shell.image_slot, ~width.o.valid)
-        return slot, slot == shell.image_slot
 
 
 def core_verilog(network: Network, plan: Plan, parts: CoreParts, *, blank: bool = False) -> str:
@@ -166,7 +105,7 @@ def core_verilog(network: Network, plan: Plan, parts: CoreParts, *, blank: bool 
         plan_hash=plan.structure_hash(network),
         blank=blank,
     )
-    return to_verilog(core, "xnorforge_core")
+    return to_verilog(core, CORE)
 
 
 def accelerator_verilog(
@@ -177,12 +116,15 @@ def accelerator_verilog(
     core: str | None = None,
     blank: bool = False,
 ) -> str:
-    """All of `accelerator.v`: the core alone for a bare device, with system and top for a board.
+    """All of `accelerator.v`: the core, with AXI ports around it, or with system and top for a
+    board; alone for a bare device.
 
     core: its Verilog where that is known already; it is the same at every clock. blank: as of
     `gen.core.Core`; the text is then the same for all networks of the plan.
     """
     text = core or core_verilog(network, plan, parts, blank=blank)
+    if plan.link == "axi":
+        return text + to_verilog(AxiSystem(network, plan, parts), AXI)
     if plan.board is None:
         return text
     board = plan_board(plan)

@@ -73,11 +73,11 @@ class LinkShellConfig:
         }
 
 
-def core_ports(score_bits: int, slots: int = 1) -> dict[str, wiring.Member]:
-    """A shell's ports towards the core, the mirror of the core's own."""
+def core_ports(score_bits: int, slots: int = 1, image_bits: int = 8) -> dict[str, wiring.Member]:
+    """A shell's ports towards the core, the mirror of the core's own; images still as bytes."""
     return {
         **slot_ports(Out, slots),
-        "image": Out(stream.Signature(8)),
+        "image": Out(stream.Signature(image_bits)),
         "result": In(stream.Signature(result_layout(score_bits))),
         "config": Out(stream.Signature(ConfigByte)),
         "register_address": Out(4),

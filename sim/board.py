@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from xnorforge.gen.bundle import Bundle
-from xnorforge.gen.errors import ToolError
+from xnorforge.gen.errors import BundleError, ToolError
 from xnorforge.gen.tools import Progress
 from xnorforge.sim.verilator import MODELS, build_program, environment, power_up_options
 
@@ -74,6 +74,11 @@ class VirtualBoard:
         progress: Progress | None = None,
     ) -> None:
         bundle = Bundle.open(bundle_dir)
+        if bundle.plan.board is None:
+            raise BundleError(
+                f"{bundle.path} is a core without a board's top: compile it for a board to get a "
+                "simulated one"
+            )
         predicted = bundle.manifest["predicted"]
         # Longer than any computation, so that an image is never left half done for a nap.
         idle_cycles = 20_000 + 4 * int(

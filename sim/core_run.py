@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from xnorforge.gen.errors import ToolError
 from xnorforge.gen.network import Network
 from xnorforge.gen.tools import Progress
+from xnorforge.sim.cocotb_job import run_job
 from xnorforge.sim.reference import Result
-from xnorforge.sim.verilator import build_cocotb, environment, power_up_options, run_child
+from xnorforge.sim.verilator import build_cocotb, power_up_options
 
 __all__ = ["CorePass", "CoreRun", "image_stream", "run_core"]
 
@@ -121,19 +120,6 @@ def run_core(
 
 
 def _simulate(model: Path, folder: Path, options: Sequence[str], progress: Progress | None) -> None:
-    # The runner changes its process's environment and prints: it gets a process of its own.
-    script = (
-        "import sys\n"
-        "from cocotb_tools.runner import get_results, get_runner\n"
-        "model, folder, *options = sys.argv[1:]\n"
-        "results = get_runner('verilator').test(hdl_toplevel='xnorforge_core',\n"
-        "    hdl_toplevel_lang='verilog', test_module='xnorforge.sim.cocotb_core',\n"
-        "    build_dir=model, test_dir=folder, results_xml=folder + '/results.xml',\n"
-        "    plusargs=options)\n"
-        "sys.exit(get_results(results)[1])\n"
-    )
-    env = {**environment(), "XNORFORGE_JOB": str(folder), "COCOTB_LOG_LEVEL": "WARNING"}
-    log = folder / "log"
     mark = folder / "progress"
 
     def report() -> None:
@@ -141,12 +127,8 @@ def _simulate(model: Path, folder: Path, options: Sequence[str], progress: Progr
             name, done, wanted = mark.read_text().split()
             progress(f"simulating the core, {name}: {100 * int(done) // int(wanted)} %")
 
-    command = [sys.executable, "-c", script, str(model), str(folder), *options]
-    status = run_child(command, cwd=folder, log=log, env=env, poll=report)
-    if status != 0:
-        lines = log.read_text(errors="replace").strip().splitlines() or ["no output"]
-        errors = [line for line in lines if "Error" in line or "Exception" in line]
-        raise ToolError(f"The simulation of the core failed: {(errors or lines)[-1].strip()}")
+    bench = "xnorforge.sim.cocotb_core"
+    run_job(model, folder, top="xnorforge_core", bench=bench, options=options, poll=report)
 
 
 def _read(arrays: dict[str, np.ndarray], classes: int) -> CoreRun:

@@ -30,6 +30,7 @@ from xnorforge.gen.bundle import Bundle
 from xnorforge.gen.errors import UserError
 from xnorforge.gen.numpy_reference import evaluate
 from xnorforge.gen.tools import Progress, find_tool
+from xnorforge.sim.axi_run import Step, run_axi
 from xnorforge.sim.board import VirtualBoard
 from xnorforge.sim.compare import Comparison, compare
 from xnorforge.sim.core_run import CorePass, CoreRun, run_core
@@ -381,6 +382,8 @@ def _shell(
 ) -> tuple[list[Result], tuple[str, ...]]:
     """The complete top behind the real driver; the weights always go over the link, and then
     those of another model."""
+    if bundle.plan.link == "axi":
+        return _axi_shell(bundle, verilog, images, load, other, progress)
     if bundle.plan.board is None:
         return [], ("no shell was run: the bundle is for a bare device, without a top",)
     with VirtualBoard(bundle.path, verilog=verilog, progress=progress) as board:
@@ -395,3 +398,25 @@ def _shell(
                 results.append(Result(*accelerator.results(images)))
     note = "in the shell run the PLL was replaced by a model and the pins by a simulated UART"
     return results, (note,)
+
+
+def _axi_shell(
+    bundle: Bundle,
+    verilog: Path,
+    images: np.ndarray,
+    load: bytes | None,
+    other: OtherModel | None,
+    progress: Progress | None,
+) -> tuple[list[Result], tuple[str, ...]]:
+    """The core behind its AXI ports, under random stalls on every channel; loads as of `_shell`."""
+    own = load or (bundle.path / "weights.bin").read_bytes()
+    steps = []
+    for data in (own, *([] if other is None else [other.load])):
+        steps.append(Step("load", data=data.hex(), idle=_IDLE))
+        steps.append(Step("images", count=len(images), idle=_IDLE, stall=_STALL))
+    if progress is not None:
+        progress(f"running {len(images)} images through the AXI ports")
+    network, plan = bundle.network, bundle.plan
+    found = run_axi([verilog], network, plan, images, steps, progress=progress)
+    results = [packets.result for packets in found[1::2]]
+    return results, ("the AXI ports were driven by cocotbext-axi, under random stalls",)

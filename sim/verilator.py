@@ -264,7 +264,8 @@ def _cached(key: str, build: Callable[[Path], None], kept: Sequence[str]) -> Pat
 @contextlib.contextmanager
 def _runtime(folder: Path, *versions: str) -> Iterator[None]:
     """Puts Verilator's own objects into a build folder, or keeps those that the build makes: they
-    are the same for every model of a kind and take longest."""
+    are the same for every model of a kind and take longest. (Not cocotb's `verilator.o`: it has
+    the size of the model's class in it.)"""
     kept = _cache_folder() / f".runtime-{_key([], versions)}"
     if kept.is_dir():
         for path in kept.iterdir():
@@ -276,7 +277,7 @@ def _runtime(folder: Path, *versions: str) -> Iterator[None]:
         with tempfile.TemporaryDirectory(prefix=".runtime-", dir=_cache_folder()) as aside:
             done = Path(aside) / "done"
             done.mkdir()
-            for path in folder.glob("verilat*.o"):
+            for path in folder.glob("verilated*.o"):
                 shutil.copy(path, done)
             with contextlib.suppress(OSError):
                 done.rename(kept)  # another process may have been first: the same objects

@@ -163,7 +163,18 @@ def inspect(
     show_default=True,
     help="Models held at once: two take twice the memory, and turns without a load or a pause.",
 )
-@click.option("--link", default="uart", show_default=True, help="Link to the host.")
+@click.option(
+    "--link",
+    default="uart",
+    show_default=True,
+    help="uart; or axi: a core with AXI ports for a design of your own.",
+)
+@click.option(
+    "--bus-clock",
+    type=float,
+    metavar="MHZ",
+    help="With --link axi: clock of the AXI ports, where it is not the core's.",
+)
 @click.option("--baud", type=int, help="Baud rate of the UART, instead of the board's.")
 @click.option(
     "--clock",
@@ -189,6 +200,7 @@ def compile_(
     patchable: bool,
     slots: int,
     link: str,
+    bus_clock: float | None,
     baud: int | None,
     clock: float | str | None,
     seeds: tuple[int, ...] | None,
@@ -238,6 +250,7 @@ def compile_(
         "clock_hz": clock * 1e6 if isinstance(clock, float) else None,
         "weights": "patchable" if patchable else "constant" if constant else "loadable",
         "slots": slots,
+        "bus_clock_hz": None if bus_clock is None else bus_clock * 1e6,
     }
     found: Any = None
     if prove:

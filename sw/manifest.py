@@ -161,13 +161,19 @@ class Manifest:
 
     @classmethod
     def _from_json(cls, path: Path, item: dict[str, Any]) -> "Manifest":
+        link = item["link"]
+        if link.get("kind", "uart") != "uart":
+            raise ManifestError(
+                f"{path} was compiled for link {link['kind']}, a core for a design of your own: "
+                "this driver reaches boards with link uart"
+            )
         return cls(
             path=path,
             name=str(item.get("name", path.name)),
             plan_hash=int(item["plan_hash"]),
             weights_digest=int(item["weights_digest"]),
             clock_hz=float(item["clock_hz"]),
-            baud=int(item["link"]["baud"]),
+            baud=int(link["baud"]),
             image=ImageContract.from_json(item["input"]),
             classes=int(item["output"]["classes"]),
             score_bytes=int(item["output"]["score_bytes"]),

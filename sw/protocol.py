@@ -34,6 +34,9 @@ __all__ = [
     "STATUS_SLOT",
     "STATUS_TWO_SLOTS",
     "VERSION",
+    "WORD_BITS",
+    "WORD_SPOILT",
+    "Control",
     "Frame",
     "Identity",
     "Kind",
@@ -104,11 +107,31 @@ class Register(enum.IntEnum):
     WINDOW = 16  # buffer bytes; window bytes << 16
     IMAGE_BYTES = 17
     OUTPUT = 18  # classes; bytes of a score << 16
-    ERRORS = 19  # frames spoilt on the line; data frames not the next or not fitting << 16
+    # Frames spoilt on the line; data frames not the next or not fitting << 16. On AXI: images, and
+    # weight loads << 16, that were shorter than they should be.
+    ERRORS = 19
+    BEAT_BYTES = 20  # on AXI: of an image beat
+    LOAD_BYTES = 21  # on AXI: of a whole weight load
+    CONTROL = 22  # on AXI: write `Control`; reads as 0
+
+
+class Control(enum.IntFlag):
+    """Bits to write to CONTROL, which is answered when they have taken effect."""
+
+    FLUSH = 1  # drop all images and results on the way; a packet of results that has begun ends
+    RELOAD = 2  # the next weight byte is the first of a load
 
 
 ADDRESS_SHELL = 16
 REGISTER_COUNT = 20
+"""Registers that every link has."""
+
+WORD_BITS = 32
+"""On AXI: of a score and of the label in a result packet."""
+
+WORD_SPOILT = 1 << 16
+"""On AXI: in the label's word of an image that was cut short, or flushed."""
+
 STATUS_MODEL_VALID = 1  # slot 0 holds a model
 STATUS_SECOND_VALID = 2  # slot 1 does
 STATUS_SLOT = 4  # the slot that images go through
