@@ -198,7 +198,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
             "exchange": "between images" if parts.slots > 1 else "between batches",
             "constant": [name for name, c, _ in parts.stores if not c.loadable],
         },
-        "registers": {register.name.lower(): int(register) for register in protocol.Register},
+        "registers": _register_record(plan),
         "predicted": {
             "first_output_cycles": prediction.first_output_cycles,
             "frame_latency_cycles": prediction.frame_latency_cycles,
@@ -224,6 +224,16 @@ def _link_record(plan: Plan) -> dict[str, Any]:
             "bus_clock_hz": plan.bus_clock_hz or plan.clock_hz,
         }
     return record | {"baud": plan.baud}
+
+
+def _register_record(plan: Plan) -> dict[str, int]:
+    """The registers that the link has, by name."""
+    every = plan.link == "axi"
+    return {
+        register.name.lower(): int(register)
+        for register in protocol.Register
+        if every or register < protocol.REGISTER_COUNT
+    }
 
 
 def input_record(network: Network) -> dict[str, Any]:

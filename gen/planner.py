@@ -234,8 +234,11 @@ class Planner:
         self.bus_clock_hz = bus_clock_hz
         self.family = site.device.family.name
         linked = site.board is not None or link == "axi"
-        shells = {"axi": resources.axi_shell, "uart": resources.shell}
-        self.shell = shells[link](self.family) if linked else resources.core(self.family)
+        self.shell = resources.core(self.family)
+        if link == "axi":
+            self.shell += resources.axi_ports(self.family, bus_clock_hz is not None)
+        elif linked:
+            self.shell = resources.shell(self.family)
         patchable = weights == "patchable"
         if patchable:
             self.shell += resources.boot(self.family, BootRomConfig(0))
