@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The bundle: the directory one compilation makes, and all that later commands take.
 
-manifest.json  network.json  network.npz  accelerator.v  weights.bin      (immutable)
+manifest.json  network.json  network.npz  accelerator.v  weights.bin      (immutable;
+                                         with AXI ports also what `gen.axi_files` makes)
 results/                                                (what build and verify add)
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 
 from xnorforge.gen.api import BundleMethods
 from xnorforge.gen.assembly import core_parts, weights_load
+from xnorforge.gen.axi_files import axi_files
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.errors import BundleError
 from xnorforge.gen.layers import Layer, Product
@@ -60,7 +62,7 @@ class Bundle(BundleMethods):
         try:
             manifest = json.loads(manifest_path.read_text())
             schema, files = manifest["schema"], manifest["files"]
-            hashes = {name: files[name]["sha256"] for name in _FILES if name in files}
+            hashes = {name: item["sha256"] for name, item in files.items()}
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{manifest_path} is not a bundle's manifest ({error}): compile again"
@@ -70,7 +72,7 @@ class Bundle(BundleMethods):
                 f"{manifest_path} has schema {schema}; this version reads "
                 f"{SCHEMA.split('.')[0]}.x: compile the model again"
             )
-        for name in _FILES:
+        for name in (*_FILES, *(hashes.keys() - set(_FILES))):
             if not (path / name).is_file():
                 raise BundleError(f"{path / name} is missing: compile the model again")
             if _sha256(path / name) != hashes.get(name):
@@ -152,6 +154,9 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     prediction = predict(parts)
     progress("writing Verilog")
     (work / "accelerator.v").write_text(accelerator_verilog(network, plan, parts))
+    extra = axi_files(network, plan, parts) if plan.link == "axi" else {}
+    for name, text in extra.items():
+        (work / name).write_text(text)
     interval = prediction.interval_cycles
     reasons = dict(plan.reasons)
     manifest = {
@@ -209,7 +214,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
         "tools": {name: version(name) for name in ("amaranth", "xnorforge")},
         "files": {
             name: {"sha256": _sha256(work / name), "bytes": (work / name).stat().st_size}
-            for name in _FILES
+            for name in (*_FILES, *sorted(extra))
         },
     }
     text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"

@@ -81,6 +81,14 @@ class Input:
         """Bytes of an image on a link: 8 one-bit elements a byte, else one element a byte."""
         return -(-self.value.size // 8) if self.value.bits == 1 else self.value.size
 
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Random images (count, *shape) over the whole range that is taken."""
+        value, shape = self.value, (count, *self.value.shape)
+        if value.kind == "bit" or self.table is not None:
+            info = np.iinfo(self.pixel)
+            return rng.integers(info.min, info.max + 1, shape).astype(self.pixel)
+        return rng.integers(value.low, value.high + 1, shape).astype(self.pixel)
+
     def quantise(self, images: np.ndarray) -> np.ndarray:
         """Images (N, *shape) of dtype `pixel` -> (N, K) integers: 0/1 for "bit", else values.
 

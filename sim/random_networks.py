@@ -49,12 +49,7 @@ def random_network(
 
 def random_images(rng: np.random.Generator, network: Network, count: int) -> np.ndarray:
     """Images (count, *shape) over the whole range the network takes."""
-    spec = network.input
-    shape = (count, *spec.value.shape)
-    if spec.value.kind == "bit" or spec.table is not None:
-        info = np.iinfo(spec.pixel)
-        return rng.integers(info.min, info.max + 1, shape).astype(spec.pixel)
-    return rng.integers(spec.value.low, spec.value.high + 1, shape).astype(spec.pixel)
+    return network.input.draw(rng, count)
 
 
 def dense_network(
