@@ -45,7 +45,8 @@ class Board:
     none is asked for. uart: where rx and tx lead, for people. loader: arguments of openFPGALoader
     before the file; where it does not know the board this is empty and programmer the command
     that does it, with {} for the file. pin_options: for pins that the user names and the board
-    does not. pins: by port.
+    does not. pins: by port. bridge_baud: the fastest rate of what rx and tx lead to; MAX_HZ where
+    that is not known.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Board:
     led_active_low: bool
     pin_options: str
     pins: dict[str, Pin]
+    bridge_baud: int = MAX_HZ
 
     def pll_config(self, clock_hz: float | None = None) -> PllConfig:
         """The PLL setting nearest to a clock (the board's own by default).
@@ -94,6 +96,8 @@ class Board:
             options = pins[port].options if port in pins else self.pin_options
             pins[port] = Pin(site, options)
         board = dataclasses.replace(self, pins=pins)
+        if "rx" in sites or "tx" in sites:
+            board = dataclasses.replace(board, bridge_baud=MAX_HZ)  # they lead elsewhere
         twins = board.shared_site()
         if twins:
             raise PlanError(
@@ -120,6 +124,16 @@ class Board:
                 "Board ",
                 self.name,
                 f" has no UART of its own: say which pins lead to one, like --pins {wanted}",
+            )
+
+    def check_baud(self, baud: int, clock_hz: float) -> None:
+        """Raises PlanError for a rate that the clock does not divide to, or the bridge is too slow
+        for."""
+        baud_divisor(clock_hz, baud)
+        if baud > self.bridge_baud:
+            raise PlanError(
+                f"Board {self.name}: its USB bridge does at most {self.bridge_baud:,} baud, not "
+                f"{baud:,}"
             )
 
     def to_json(self) -> dict[str, Any]:

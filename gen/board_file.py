@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xnorforge.gen.board import MAX_HZ, PORTS, SITE, Board, Pin, baud_divisor
+from xnorforge.gen.board import MAX_HZ, PORTS, SITE, Board, Pin
 from xnorforge.gen.devices import DEVICES
 from xnorforge.gen.errors import PlanError
 from xnorforge.hw.pll_config import PllConfig, PllError
@@ -35,6 +35,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "programmer": (str, "a string"),
     "led_active_low": (bool, "true or false"),
     "pin_options": (str, "a string"),
+    "bridge_baud": (int, "an integer"),
     "pins": (dict, "a table of pins"),
 }
 _OPTIONAL: dict[str, Any] = {
@@ -44,6 +45,7 @@ _OPTIONAL: dict[str, Any] = {
     "programmer": "",
     "led_active_low": False,
     "pin_options": "",
+    "bridge_baud": MAX_HZ,
 }
 # What would end or break a line of a constraint file.
 _BREAKS_OPTIONS = re.compile(r"[\r\n;\"'#]")
@@ -169,7 +171,7 @@ class _Reader:
             field = "oscillator_hz" if error.input else "clock_hz"
             raise self.wrong(field, f"does not suit the PLL: {error}") from error
         try:
-            baud_divisor(setting.output_hz, board.baud)
+            board.check_baud(board.baud, setting.output_hz)
         except PlanError as error:
             raise self.wrong("baud", f"does not suit the clock: {error}") from error
 

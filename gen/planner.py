@@ -17,7 +17,7 @@ from typing import Any
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.axi import beat_bytes
-from xnorforge.gen.boards import BOARDS, MAX_HZ, baud_divisor
+from xnorforge.gen.boards import BOARDS, MAX_HZ
 from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.depths import LineBuffers
 from xnorforge.gen.devices import DEVICES, FAMILIES
@@ -147,7 +147,7 @@ def planner_for(
         if bus_clock_hz is not None:
             raise PlanError(f"A bus clock goes with link axi, not with {link}")
     if site.board is not None:
-        baud_divisor(site.clock_hz, baud or site.baud)
+        site.board.check_baud(baud or site.baud, site.clock_hz)
     checked = read_overrides(overrides, network, site.device)
     if weights == "patchable":
         _check_patchable(site, checked)

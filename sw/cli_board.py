@@ -20,7 +20,7 @@ def boards(as_json: bool) -> None:
 
     A board of your own is a file like these, see docs/boards.md: compile --board my.toml
     """
-    from xnorforge.gen.boards import BOARDS
+    from xnorforge.gen.boards import BOARDS, MAX_HZ
 
     items: list[dict[str, Any]] = [
         {
@@ -39,6 +39,7 @@ def boards(as_json: bool) -> None:
             "clock_hz": board.clock_hz,
             "link": "uart",
             "baud": board.baud,
+            "bridge_baud": board.bridge_baud if board.bridge_baud < MAX_HZ else None,
             "uart": board.uart,
         }
         for name, board in BOARDS.items()

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from amaranth.build import Subsignal
 from hypothesis import given
@@ -27,6 +28,7 @@ from xnorforge.gen.devices import DEVICES, FAMILIES, get_device
 from xnorforge.gen.errors import PlanError
 from xnorforge.gen.planner import make_plan
 from xnorforge.sim.core_bench import random_network
+from xnorforge.sim.random_networks import dense_network
 
 # Module and class in amaranth-boards; the clock's name where it is not the platform's default.
 PLATFORMS = {
@@ -235,6 +237,8 @@ led = { site = "B2" }
         ("baud = 1_000_000", f"baud = {'9' * 5000}", "cannot be read: .*4300 digits"),
         ("baud = 1_000_000", "baud = 0", "line 8: field 'baud' must be positive, not 0"),
         ("baud = 1_000_000", "baud = true", "line 8: field 'baud' must be an integer"),
+        ("baud = 1_000_000", "bridge_baud = 900_000\nbaud = 1_000_000", "field 'baud' does not "
+         "suit the clock: .* its USB bridge does at most 900,000 baud"),
         ("baud = 1_000_000", "baud = 9_600_000", "line 8: field 'baud' does not suit the clock: .* "
          "off by 4.2%"),
         ("ecp5-85f", "ecp5-99f", "line 2: field 'device' must be one of ice40-hx1k"),
@@ -341,6 +345,19 @@ def test_baud_errors_say_what_would_do():
         baud_divisor(100e6, 30_000_000)
     with pytest.raises(PlanError, match="must be positive, not 0"):
         baud_divisor(100e6, 0)
+
+
+def test_bridge_is_not_asked_for_more_than_it_does():
+    network = dense_network(np.random.default_rng(1), [8, 4], "bit", 1)
+    with pytest.raises(PlanError, match=r"ulx3s-85f: its USB bridge does at most 3,000,000 baud"):
+        make_plan(network, board="ulx3s-85f", baud=4_000_000)
+    for name, baud, clock in (("ulx3s-85f", 3_000_000, 75e6), ("ecp5-5g-evn", 12_000_000, 96e6)):
+        assert make_plan(network, board=name, baud=baud, clock_hz=clock).baud == baud
+    # With pins of one's own the bridge has no part in it; its clock still has.
+    pins = {"rx": "M2", "tx": "L5"}
+    assert make_plan(network, board="ulx3s-85f", baud=12_500_000, pins=pins)
+    with pytest.raises(PlanError, match="4 to 65535 are possible"):
+        make_plan(network, board="icebreaker", baud=12_000_000)
 
 
 def test_block_ram_shapes_hold_the_blocks_bits():
