@@ -230,6 +230,10 @@ def compile_(
         raise click.UsageError("Give either --board or --device.")
     if clock == "max" and board is None:
         raise click.UsageError("--clock max needs a --board: a bare device has no pins.")
+    if link == "axi" and (prove or clock == "max"):
+        raise click.UsageError(
+            "--prove and --clock max build bitstreams, which a core with --link axi has none of."
+        )
     if prove and (not maximum or board is None or clock == "max"):
         raise click.UsageError("--prove goes with --max, a --board and a clock that stands.")
     if clock != "max" and not prove and (seeds or jobs):

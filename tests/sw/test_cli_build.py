@@ -214,6 +214,8 @@ def test_clock_too_slow_for_the_rate_is_refused(tmp_path, fake_tools, capsys) ->
         (("--board", "icebreaker", "--clock", "nan"), "Clock must be a positive number"),
         (("--device", "ice40-up5k", "--clock", "max"), "--clock max needs a --board"),
         (("--board", "icebreaker", "--seeds", "3"), "belong to --clock max"),
+        (("--board", "icebreaker", "--link", "axi", "--clock", "max"), "has none of"),
+        (("--board", "icebreaker", "--link", "axi", "--max", "--prove"), "has none of"),
         (("--board", "icebreaker", "--clock", "30", "--jobs", "2"), "belong to --clock max"),
     ],
 )
