@@ -233,12 +233,11 @@ def _link_record(plan: Plan) -> dict[str, Any]:
 
 def _register_record(plan: Plan) -> dict[str, int]:
     """The registers that the link has, by name."""
-    every = plan.link == "axi"
-    return {
-        register.name.lower(): int(register)
-        for register in protocol.Register
-        if every or register < protocol.REGISTER_COUNT
-    }
+    found = {register.name.lower(): int(register) for register in protocol.Register}
+    if plan.link == "axi":
+        del found["window"]
+        found |= {register.name.lower(): int(register) for register in protocol.AxiRegister}
+    return found
 
 
 def input_record(network: Network) -> dict[str, Any]:

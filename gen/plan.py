@@ -285,9 +285,8 @@ class Plan:
 
     family: key of `gen.devices.FAMILIES`. device: key of `gen.devices`. board: key of
     `gen.boards` or None. clock_hz: the PLL's real output (or the requested clock without a
-    board). lanes: image elements a beat of the core's image stream. link: "uart", or "axi": then
-    beat_bytes is the width of its image stream, and bus_clock_hz the clock of its ports where it
-    is not the core's. reasons:
+    board). lanes: image elements a beat of the core's image stream. link: "uart", or "axi", whose
+    beat_bytes is an image beat and bus_clock_hz the ports' clock if not the core's. reasons:
     (memory, why it lies where it does), for people. board_record: the board as the plan was made
     for it (`Board.to_json`), so that a bundle needs no board file; None for a bare device.
     forks: a value that several layers take has one. patchable: the words of its memories can be

@@ -17,27 +17,24 @@ from typing import Any
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.axi import beat_bytes
-from xnorforge.gen.boards import BOARDS, MAX_HZ
+from xnorforge.gen.boards import BOARDS
 from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.depths import LineBuffers
-from xnorforge.gen.devices import DEVICES, FAMILIES
+from xnorforge.gen.devices import DEVICES
 from xnorforge.gen.errors import PlanError, SiteError
 from xnorforge.gen.network import Network
-from xnorforge.gen.overrides import STORE_FIELDS, read_overrides
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.queues import with_deep_queues, with_queues
 from xnorforge.gen.reasons import store_reasons
 from xnorforge.gen.resources import Resources
 from xnorforge.gen.search import Chain, Search
+from xnorforge.gen.settings import check_settings
 from xnorforge.gen.site import Site
 from xnorforge.hw.boot_rom import BootRomConfig
 
-__all__ = ["GOALS", "LINKS", "WEIGHTS", "Planner", "link_interval", "make_plan", "planner_for"]
+__all__ = ["GOALS", "Planner", "link_interval", "make_plan", "planner_for"]
 
 GOALS = ("link", "max", "min")
-LINKS = ("uart", "axi")
-WEIGHTS = ("loadable", "constant", "patchable")
-MAX_CLASSES = 0xFFFF  # the label's and the class count's 16 bits
 BITS_PER_BYTE = 10  # 8N1
 _CLOSE_MISSES = 3  # plans found too slow by the exact model before larger steps are taken
 _BEYOND = 6  # intervals faster than the fastest found to fit that are tried as well
@@ -120,41 +117,19 @@ def planner_for(
     searches: dict[str, Search] | None = None,
 ) -> "Planner":
     """The planner of a network on a site, with settings as of `make_plan`, all checked."""
-    if link not in LINKS:
-        raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
-    if weights not in WEIGHTS:
-        known = f"{', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}"
-        raise PlanError(f"Weights must be {known}, not {weights!r}")
-    if baud is not None and not 0 < baud <= MAX_HZ:
-        raise PlanError(f"Baud rate must be a positive number up to {MAX_HZ:,}, not {baud!r}")
-    if clock_hz is not None and not 0 < clock_hz <= MAX_HZ:
-        raise PlanError(f"Clock must be a positive number up to {MAX_HZ:,} Hz, not {clock_hz!r}")
-    if network.classes > MAX_CLASSES:
-        raise PlanError(
-            f"{network.name!r} has {network.classes:,} classes; {MAX_CLASSES:,} are the most"
-        )
-    if link == "axi":
-        site = Site.within(board, device, clock_hz)
-        for what, given in (("a baud rate", baud), ("pins", pins)):
-            if given:
-                raise PlanError(f"A core with AXI ports has no use for {what}")
-        if bus_clock_hz is not None and not 0 < bus_clock_hz <= MAX_HZ:
-            raise PlanError(
-                f"Bus clock must be a positive number up to {MAX_HZ:,} Hz, not {bus_clock_hz!r}"
-            )
-    else:
-        site = Site.choose(board, device, clock_hz, pins)
-        if bus_clock_hz is not None:
-            raise PlanError(f"A bus clock goes with link axi, not with {link}")
-    if site.board is not None:
-        site.board.check_baud(baud or site.baud, site.clock_hz)
-    checked = read_overrides(overrides, network, site.device)
-    if weights == "patchable":
-        _check_patchable(site, checked)
-    if slots not in (1, 2):
-        raise PlanError(f"Slots must be 1 or 2, not {slots!r}")
-    if slots > 1:
-        _check_slots(weights, checked)
+    site, checked = check_settings(
+        network,
+        board=board,
+        device=device,
+        overrides=overrides,
+        link=link,
+        baud=baud,
+        clock_hz=clock_hz,
+        weights=weights,
+        slots=slots,
+        pins=pins,
+        bus_clock_hz=bus_clock_hz,
+    )
     return Planner(
         network,
         site,
@@ -166,36 +141,6 @@ def planner_for(
         bus_clock_hz=bus_clock_hz,
         searches=searches,
     )
-
-
-def _check_slots(weights: str, overrides: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises PlanError where a second model could not be loaded beside the first."""
-    if weights == "constant":
-        raise PlanError("Constant weights are logic: a design with them holds one model")
-    _refuse_spram_and_logic(
-        overrides, "cannot be loaded while images use it, so the design holds one model"
-    )
-
-
-def _check_patchable(site: Site, overrides: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises PlanError where weights could not be replaced in the bitstream."""
-    if not site.takes_patches:
-        raise PlanError(
-            f"Weights cannot be patchable on {site.name}: bitstreams of boards with "
-            f"{' or '.join(sorted(f.name for f in FAMILIES.values() if f.patcher))} devices can be "
-            "patched"
-        )
-    _refuse_spram_and_logic(
-        overrides, "is no memory whose words a bitstream holds, so weights cannot be patchable"
-    )
-
-
-def _refuse_spram_and_logic(overrides: Mapping[str, Mapping[str, Any]], why: str) -> None:
-    """Raises PlanError, for this reason, where overrides ask for a store of SPRAM or logic."""
-    for layer, fixed in overrides.items():
-        for field in STORE_FIELDS:
-            if fixed.get(field) in ("spram", "const"):
-                raise PlanError(f"Overrides, layer {layer!r}: {field} {fixed[field]!r} {why}")
 
 
 def link_interval(network: Network, clock_hz: float, baud: int) -> int:

@@ -21,7 +21,7 @@ from xnorforge.hw.link_shell import core_ports
 from xnorforge.hw.packet import PacketGuard, packet_layout
 from xnorforge.hw.stream import Queue
 from xnorforge.sw import protocol
-from xnorforge.sw.protocol import Control, Register
+from xnorforge.sw.protocol import AxiRegister, Control, Register
 
 __all__ = ["ADDRESS_BITS", "AxiShell", "AxiShellConfig", "axi_streams"]
 
@@ -75,13 +75,13 @@ class AxiShellConfig:
         return -(-self.image_bytes // self.beat_bytes)
 
     @property
-    def words(self) -> dict[Register, int]:
+    def words(self) -> dict[int, int]:
         """The constant registers."""
         return {
             Register.IMAGE_BYTES: self.image_bytes,
             Register.OUTPUT: protocol.WORD_BITS // 8 << 16 | self.classes,
-            Register.BEAT_BYTES: self.beat_bytes,
-            Register.LOAD_BYTES: self.load_bytes,
+            AxiRegister.BEAT_BYTES: self.beat_bytes,
+            AxiRegister.LOAD_BYTES: self.load_bytes,
         }
 
 
@@ -183,9 +183,9 @@ class AxiShell(wiring.Component):
         request, response = self.request.payload, self.response.payload
         left = Signal(range(FLUSH_CYCLES + 1))  # cycles of the flush
         words = {register: C(word, 32) for register, word in self.shell.words.items()}
-        words |= {Register.ERRORS: errors, Register.CONTROL: C(0, 32)}
+        words |= {Register.ERRORS: errors, AxiRegister.CONTROL: C(0, 32)}
         is_core = request.address < protocol.ADDRESS_SHELL
-        control = request.address == Register.CONTROL
+        control = request.address == AxiRegister.CONTROL
         m.d.comb += [
             self.register_address.eq(request.address[:4]),
             self.flush.eq(left != 0),

@@ -30,7 +30,7 @@ from cocotbext.axi import (
     AxiStreamSource,
 )
 
-from xnorforge.sw.protocol import Control, Register
+from xnorforge.sw.protocol import AxiRegister, Control
 
 __all__ = ["drive_axi"]
 
@@ -122,7 +122,7 @@ class _Bench:
             self.image.clear_pause_generator()
             self.image.clear()
             self.image.pause = True
-            await self.registers.write_dword(WORD * Register.CONTROL, Control.FLUSH)
+            await self.registers.write_dword(WORD * AxiRegister.CONTROL, Control.FLUSH)
             self.image.pause = False
         return {"packets": await self._packets(None), "stuck": False}
 

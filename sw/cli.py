@@ -17,8 +17,9 @@ import click
 from xnorforge.gen.errors import UserError
 from xnorforge.sw.cli_board import boards, doctor, program, serve
 from xnorforge.sw.cli_build import build, patch
-from xnorforge.sw.cli_model import compile_, inspect, train, verify
+from xnorforge.sw.cli_model import compile_, inspect, verify
 from xnorforge.sw.cli_run import infer, load
+from xnorforge.sw.cli_train import train
 from xnorforge.sw.errors import HostError
 
 __all__ = ["cli", "main", "run"]

@@ -36,6 +36,7 @@ __all__ = [
     "VERSION",
     "WORD_BITS",
     "WORD_SPOILT",
+    "AxiRegister",
     "Control",
     "Frame",
     "Identity",
@@ -110,9 +111,14 @@ class Register(enum.IntEnum):
     # Frames spoilt on the line; data frames not the next or not fitting << 16. On AXI: images, and
     # weight loads << 16, that were shorter than they should be.
     ERRORS = 19
-    BEAT_BYTES = 20  # on AXI: of an image beat
-    LOAD_BYTES = 21  # on AXI: of a whole weight load
-    CONTROL = 22  # on AXI: write `Control`; reads as 0
+
+
+class AxiRegister(enum.IntEnum):
+    """What the AXI ports have behind `Register`; they have no WINDOW."""
+
+    BEAT_BYTES = 20  # of an image beat
+    LOAD_BYTES = 21  # of a whole weight load
+    CONTROL = 22  # write `Control`; reads as 0
 
 
 class Control(enum.IntFlag):
@@ -124,7 +130,6 @@ class Control(enum.IntFlag):
 
 ADDRESS_SHELL = 16
 REGISTER_COUNT = 20
-"""Registers that every link has."""
 
 WORD_BITS = 32
 """On AXI: of a score and of the label in a result packet."""

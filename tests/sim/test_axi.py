@@ -23,7 +23,7 @@ from xnorforge.sim.verilator import lint
 from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.errors import ManifestError
 from xnorforge.sw.images import load_images
-from xnorforge.sw.protocol import MAGIC, Control, Register
+from xnorforge.sw.protocol import MAGIC, AxiRegister, Control, Register
 from xnorforge.sw.shipped import shipped_images, shipped_model
 
 OKAY, SLVERR = 0, 2
@@ -110,14 +110,17 @@ def test_registers_answer_as_the_bus_asks(clocks, tmp_path):
     load = (bundle.path / "weights.bin").read_bytes()
     own = Executor(bundle.network).run(images)
     other = other_model(bundle.network, bundle.plan, images)
-    known = tuple(4 * register for register in Register)
+    registers = (*Register, *AxiRegister)
+    known = tuple(4 * register for register in registers)
     digest = (4 * Register.WEIGHTS_DIGEST, 4 * Register.STATUS, 4 * Register.ERRORS)
     stalled = {"idle": 0.3, "stall": 0.3}
     steps = [
         Step("registers", addresses=known, **stalled),
         Step("registers", addresses=(4 * 15, 4 * 23, 4 * 200, 0xFFC)),
         Step("writes", words=((0, 1), (4 * Register.ERRORS, 0), (0x800, 0)), **stalled),
-        Step("writes", words=((4 * Register.CONTROL, 0), (4 * Register.CONTROL, Control.FLUSH))),
+        Step(
+            "writes", words=((4 * AxiRegister.CONTROL, 0), (4 * AxiRegister.CONTROL, Control.FLUSH))
+        ),
         # A load that ends too early leaves no model, and the next one is whole again.
         Step("load", data=other.load[:-3].hex()),
         Step("registers", addresses=digest),
@@ -125,7 +128,7 @@ def test_registers_answer_as_the_bus_asks(clocks, tmp_path):
         Step("registers", addresses=digest),
         Step("images", count=20, **stalled),
         Step("load", data=load[:9].hex()),
-        Step("writes", words=((4 * Register.CONTROL, Control.RELOAD),)),
+        Step("writes", words=((4 * AxiRegister.CONTROL, Control.RELOAD),)),
         Step("load", data=load.hex()),
         Step("images", count=20),
     ]
@@ -137,15 +140,15 @@ def test_registers_answer_as_the_bus_asks(clocks, tmp_path):
         steps,
         periods=PERIODS[clocks],
     )
-    words = dict(zip(Register, (word for word, _ in found[0].answers), strict=True))
-    codes = dict(zip(Register, (code for _, code in found[0].answers), strict=True))
+    words = dict(zip(registers, (word for word, _ in found[0].answers), strict=True))
+    codes = dict(zip(registers, (code for _, code in found[0].answers), strict=True))
     absent = {Register.WINDOW}
     assert {register for register, code in codes.items() if code != OKAY} == absent
     assert words[Register.MAGIC] == MAGIC
     assert words[Register.PLAN_HASH] == bundle.manifest["plan_hash"]
     assert words[Register.WEIGHTS_DIGEST] == bundle.manifest["weights_digest"]
-    assert (words[Register.IMAGE_BYTES], words[Register.LOAD_BYTES]) == (5, len(load))
-    assert words[Register.BEAT_BYTES] == bundle.manifest["link"]["beat_bytes"]
+    assert (words[Register.IMAGE_BYTES], words[AxiRegister.LOAD_BYTES]) == (5, len(load))
+    assert words[AxiRegister.BEAT_BYTES] == bundle.manifest["link"]["beat_bytes"]
     # Core registers that are not there read 0; beyond the shell's there is nothing.
     assert found[1].answers == [(0, OKAY), (0, SLVERR), (0, SLVERR), (0, SLVERR)]
     assert found[2].codes == [SLVERR] * 3 and found[3].codes == [OKAY] * 2
