@@ -32,9 +32,8 @@ def beat_bytes(network: Network, lanes: int) -> int:
     """Bytes of an image beat: no fewer than a beat of the core takes, a power of two."""
     value = network.input.value
     needed = -(-lanes // 8) if value.bits == 1 else lanes
-    whole = -(-value.size // 8) if value.bits == 1 else value.size
     size = 1
-    while size < min(needed, whole, MAX_BEAT_BYTES):
+    while size < min(needed, network.input.image_bytes, MAX_BEAT_BYTES):
         size *= 2
     return size
 
@@ -100,9 +99,8 @@ class AxiSystem(wiring.Component):
         m.submodules.shell = shell = AxiShell(config=self.shell)
         add_core(m, shell, self.network, self.plan, self.parts)
         lite = AxiLite(address_bits=ADDRESS_BITS)
-        open_ = C(1)  # whether the bus may be listened to
         if self.crosses:
-            open_ = self._clocks(m)
+            open_ = self._clocks(m)  # whether the bus may be listened to
             bus = self._crossings(m, shell)
             lite = DomainRenamer("bus")(lite)
         else:

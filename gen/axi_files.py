@@ -41,7 +41,6 @@ def axi_files(network: Network, plan: Plan, parts: CoreParts) -> dict[str, str]:
         "module": AXI,
         "name": "-".join(re.findall(r"\w+", network.name)) or "network",
         "data_bits": 8 * plan.beat_bytes,
-        "beat_bytes": plan.beat_bytes,
         "images": _IMAGES,
         "beats": len(beats) // _IMAGES,
         "classes": network.classes,

@@ -145,9 +145,7 @@ def planner_for(
 
 def link_interval(network: Network, clock_hz: float, baud: int) -> int:
     """Clock cycles that the link needs for the bytes of one image, without any framing."""
-    value = network.input.value
-    image_bytes = -(-value.size // 8) if value.bits == 1 else value.size
-    return max(1, int(clock_hz * image_bytes * BITS_PER_BYTE / baud))
+    return max(1, int(clock_hz * network.input.image_bytes * BITS_PER_BYTE / baud))
 
 
 class Planner:

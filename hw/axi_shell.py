@@ -17,7 +17,7 @@ from amaranth.lib.wiring import In, Out
 
 from xnorforge.hw.axi_lite import RESPONSE_LAYOUT, request_layout
 from xnorforge.hw.axi_result import WORD_LAYOUT, ResultPacker
-from xnorforge.hw.link_shell import core_ports
+from xnorforge.hw.link_shell import check_ranges, core_ports
 from xnorforge.hw.packet import PacketGuard, packet_layout
 from xnorforge.hw.stream import Queue
 from xnorforge.sw import protocol
@@ -54,20 +54,17 @@ class AxiShellConfig:
     slots: int = 1
 
     def __post_init__(self):
-        for name, low, high in (
-            ("slots", 1, 2),
-            ("image_bytes", 1, 0xFFFFFFFF),
-            ("beat_bytes", 1, 128),
-            ("classes", 1, 0xFFFF),
-            ("score_bits", 1, protocol.WORD_BITS),
-            ("load_bytes", protocol.CRC_BYTES, 0xFFFFFFFF),
-            ("images_held", 1, 0xFFFF),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(
-                    f"AXI shell {name} must be an integer from {low} to {high}, not {value!r}"
-                )
+        check_ranges(
+            self,
+            "AXI shell",
+            slots=(1, 2),
+            image_bytes=(1, 0xFFFFFFFF),
+            beat_bytes=(1, 128),
+            classes=(1, 0xFFFF),
+            score_bits=(1, protocol.WORD_BITS),
+            load_bytes=(protocol.CRC_BYTES, 0xFFFFFFFF),
+            images_held=(1, 0xFFFF),
+        )
 
     @property
     def beats(self) -> int:

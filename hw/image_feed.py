@@ -48,10 +48,6 @@ class ImageFeedConfig:
         lanes_in = self.bytes_in * (BYTE if self.element_bits == 1 else 1)
         return WidthConverterConfig(self.elements, self.element_bits, lanes_in, self.lanes)
 
-    @property
-    def image_bytes(self) -> int:
-        return -(-self.elements // BYTE) if self.element_bits == 1 else self.elements
-
 
 class ImageFeed(wiring.Component):
     """Bytes to image beats.

@@ -21,7 +21,7 @@ from xnorforge.hw.slots import slot_ports
 from xnorforge.sw import protocol
 from xnorforge.sw.protocol import Register
 
-__all__ = ["LinkShell", "LinkShellConfig", "core_ports"]
+__all__ = ["LinkShell", "LinkShellConfig", "check_ranges", "core_ports"]
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,16 @@ class LinkShellConfig:
     slots: int = 1
 
     def __post_init__(self):
-        for name, low, high in (
-            ("slots", 1, 2),
-            ("image_bytes", 1, 0xFFFFFFFF),
-            ("classes", 1, 0xFFFF),
-            ("score_bits", 1, 32),
-            ("buffer_bytes", 512, 16384),
-            ("window_bytes", 512, protocol.MAX_WINDOW_BYTES),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not low <= value <= high:
-                raise ValueError(
-                    f"Link shell {name} must be an integer from {low} to {high}, not {value!r}"
-                )
+        check_ranges(
+            self,
+            "Link shell",
+            slots=(1, 2),
+            image_bytes=(1, 0xFFFFFFFF),
+            classes=(1, 0xFFFF),
+            score_bits=(1, 32),
+            buffer_bytes=(512, 16384),
+            window_bytes=(512, protocol.MAX_WINDOW_BYTES),
+        )
         if self.buffer_bytes & (self.buffer_bytes - 1):
             raise ValueError(
                 f"Link shell buffer_bytes must be a power of two, not {self.buffer_bytes}"
@@ -71,6 +68,16 @@ class LinkShellConfig:
             Register.IMAGE_BYTES: self.image_bytes,
             Register.OUTPUT: protocol.score_bytes(self.score_bits) << 16 | self.classes,
         }
+
+
+def check_ranges(config: object, title: str, **ranges: tuple[int, int]) -> None:
+    """Raises ValueError for a field of a shell's configuration outside its (lowest, highest)."""
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(
+                f"{title} {name} must be an integer from {low} to {high}, not {value!r}"
+            )
 
 
 def core_ports(score_bits: int, slots: int = 1, image_bits: int = 8) -> dict[str, wiring.Member]:

@@ -147,7 +147,7 @@ class _Bench:
         event.set()
 
     async def _load(self, step: dict) -> dict:
-        """A weight load, or its first `count` bytes as a packet that ends too early."""
+        """A weight load, or its first bytes as a packet that ends too early."""
         data = bytes.fromhex(step["data"])
         await self.weights.send(AxiStreamFrame(data, tuser=step["slot"]))
         await self.weights.wait()
