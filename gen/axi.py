@@ -7,25 +7,22 @@ two clocks:   AXI ports --> crossings --> shell --> core        aclk | core_clk
 
 from amaranth import *
 from amaranth.lib import wiring
-from amaranth.lib.cdc import FFSynchronizer, ResetSynchronizer
 from amaranth.lib.wiring import In, Out
 
 from xnorforge.gen.assembly import CoreParts
-from xnorforge.gen.core_instance import add_core
+from xnorforge.gen.bus_core import add_axi_lite, add_bus_core
 from xnorforge.gen.network import Network
 from xnorforge.gen.plan import Plan
-from xnorforge.hw.axi_lite import AxiLite, axi_lite_ports
-from xnorforge.hw.axi_shell import ADDRESS_BITS, AxiShell, AxiShellConfig, axi_streams
-from xnorforge.hw.crossing import Crossing
-from xnorforge.sw.protocol import CRC_BYTES, WORD_BITS
+from xnorforge.hw.axi_lite import axi_lite_ports
+from xnorforge.hw.axi_shell import ADDRESS_BITS
+from xnorforge.sw.protocol import WORD_BITS
 
-__all__ = ["AXI", "AxiSystem", "beat_bytes", "shell_config"]
+__all__ = ["AXI", "AxiSystem", "beat_bytes"]
 
 AXI = "xnorforge_axi"
 """The Verilog module with the AXI ports."""
 
 MAX_BEAT_BYTES = 128  # AXI's widest
-_DEPTH = {"images": 16, "weights": 8, "results": 16, "request": 4, "response": 4}
 
 
 def beat_bytes(network: Network, lanes: int) -> int:
@@ -36,18 +33,6 @@ def beat_bytes(network: Network, lanes: int) -> int:
     while size < min(needed, network.input.image_bytes, MAX_BEAT_BYTES):
         size *= 2
     return size
-
-
-def shell_config(network: Network, plan: Plan, parts: CoreParts) -> AxiShellConfig:
-    return AxiShellConfig(
-        image_bytes=network.input.image_bytes,
-        beat_bytes=plan.beat_bytes,
-        classes=network.classes,
-        score_bits=parts.head.score_bits,
-        load_bytes=parts.load_bytes + CRC_BYTES,
-        images_held=parts.images_held + 2,  # in the feed, too
-        slots=plan.slots,
-    )
 
 
 class AxiSystem(wiring.Component):
@@ -70,7 +55,6 @@ class AxiSystem(wiring.Component):
 
     def __init__(self, network: Network, plan: Plan, parts: CoreParts):
         self.network, self.plan, self.parts = network, plan, parts
-        self.shell = shell_config(network, plan, parts)
         self.crosses = plan.bus_clock_hz is not None
         slot = {"tuser": In(1)} if plan.slots > 1 else {}
         stream_ports = {
@@ -96,30 +80,20 @@ class AxiSystem(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.shell = shell = AxiShell(config=self.shell)
-        add_core(m, shell, self.network, self.plan, self.parts)
-        lite = AxiLite(address_bits=ADDRESS_BITS)
-        if self.crosses:
-            open_ = self._clocks(m)  # whether the bus may be listened to
-            bus = self._crossings(m, shell)
-            lite = DomainRenamer("bus")(lite)
-        else:
-            m.domains.sync = ClockDomain()
-            m.d.comb += [ClockSignal().eq(self.aclk), ResetSignal().eq(~self.aresetn)]
-            open_ = ~ResetSignal()
-            bus = {name: getattr(shell, name) for name in axi_streams(self.shell)}
-        m.submodules.lite = lite
-        wiring.connect(m, lite.request, bus["request"])
-        wiring.connect(m, bus["response"], lite.response)
-        for name, member in axi_lite_ports(ADDRESS_BITS).items():
-            own, its = getattr(self, name), getattr(lite, name)
-            if name.endswith(("awvalid", "wvalid", "arvalid")):
-                m.d.comb += its.eq(own & open_)
-            elif name.endswith(("awready", "wready", "arready")):
-                m.d.comb += own.eq(its & open_)
-            else:
-                m.d.comb += its.eq(own) if member.flow is In else own.eq(its)
-        for name, port in (("image", bus["images"]), ("weights", bus["weights"])):
+        bus = add_bus_core(
+            m,
+            self.network,
+            self.plan,
+            self.parts,
+            clock=self.aclk,
+            reset=~self.aresetn,
+            core_clock=self.core_clk if self.crosses else None,
+        )
+        lite = add_axi_lite(m, self, bus, ADDRESS_BITS)
+        streams, open_ = bus.streams, bus.is_open
+        wiring.connect(m, lite.request, streams["request"])
+        wiring.connect(m, streams["response"], lite.response)
+        for name, port in (("image", streams["images"]), ("weights", streams["weights"])):
             tvalid = getattr(self, f"s_axis_{name}_tvalid")
             m.d.comb += [
                 port.payload.data.eq(getattr(self, f"s_axis_{name}_tdata")),
@@ -129,7 +103,7 @@ class AxiSystem(wiring.Component):
             ]
             if self.plan.slots > 1:
                 m.d.comb += port.payload.slot.eq(getattr(self, f"s_axis_{name}_tuser"))
-        results = bus["results"]
+        results = streams["results"]
         m.d.comb += [
             self.m_axis_result_tdata.eq(results.payload.data),
             self.m_axis_result_tlast.eq(results.payload.last),
@@ -138,37 +112,3 @@ class AxiSystem(wiring.Component):
             results.ready.eq(self.m_axis_result_tready & open_),
         ]
         return m
-
-    def _clocks(self, m) -> Signal:
-        """Both domains, reset together; high where the bus side is out of reset.
-
-        The bus side waits for the core's, so that nothing is sent into a reset.
-        """
-        m.domains.sync = ClockDomain()
-        m.domains.bus = ClockDomain()
-        ready = Signal()
-        m.d.comb += [ClockSignal().eq(self.core_clk), ClockSignal("bus").eq(self.aclk)]
-        m.submodules.core_reset = ResetSynchronizer(~self.aresetn, domain="sync")
-        m.submodules.core_ready = FFSynchronizer(~ResetSignal(), ready, o_domain="bus", init=0)
-        m.d.comb += ResetSignal("bus").eq(~(self.aresetn & ready))
-        return ~ResetSignal("bus")
-
-    def _crossings(self, m, shell) -> dict:
-        """A crossing for each stream; their bus ends."""
-        bus = {}
-        for name, member in axi_streams(self.shell).items():
-            inwards = member.flow is In
-            domains = ("bus", "sync") if inwards else ("sync", "bus")
-            crossing = Crossing(
-                shape=member.signature.members["payload"].shape,
-                depth=_DEPTH[name],
-                i_domain=domains[0],
-                o_domain=domains[1],
-            )
-            m.submodules[f"cross_{name}"] = crossing
-            if inwards:
-                wiring.connect(m, crossing.o, getattr(shell, name))
-            else:
-                wiring.connect(m, getattr(shell, name), crossing.i)
-            bus[name] = crossing.i if inwards else crossing.o
-        return bus

@@ -95,6 +95,11 @@ def build(
             f"{bundle.path} was compiled for link axi, a core for a design of your own: that "
             "design's tools make the bitstream"
         )
+    if plan.link == "pcie":
+        raise PlanError(
+            f"{bundle.path} was compiled for board {plan.card}, whose bitstream no open tool "
+            f"makes: run `vivado -mode batch -source {bundle.path / 'vivado.tcl'}`"
+        )
     if plan.board is None:
         raise PlanError(
             f"{bundle.path} was compiled for bare device {plan.device}, which has no pins: "

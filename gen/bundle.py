@@ -2,7 +2,8 @@
 """The bundle: the directory one compilation makes, and all that later commands take.
 
 manifest.json  network.json  network.npz  accelerator.v  weights.bin      (immutable;
-                                         with AXI ports also what `gen.axi_files` makes)
+                                         with AXI ports also what `gen.axi_files` makes, for a
+                                         PCIe card what `gen.pcie_files` does)
 results/                                                (what build and verify add)
 """
 
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from xnorforge.gen.api import BundleMethods
-from xnorforge.gen.assembly import core_parts, weights_load
+from xnorforge.gen.assembly import CoreParts, core_parts, weights_load
 from xnorforge.gen.axi_files import axi_files
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.errors import BundleError
 from xnorforge.gen.layers import Layer, Product
 from xnorforge.gen.network import Network
+from xnorforge.gen.pcie_files import pcie_files
 from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
 from xnorforge.gen.resources import estimate
 from xnorforge.gen.verilog import accelerator_verilog
@@ -123,7 +125,8 @@ def compile_bundle(
 
     out: the directory to make; an older bundle there is replaced, with what was built and
     verified from it; anything else is refused.
-    Nothing is seen under `out` until all of it is written. Raises BundleError, PlanError.
+    Nothing is seen under `out` until all of it is written. Raises BundleError, PlanError, and
+    ToolError where a tool that makes a part of it is not installed.
     """
     out = Path(out)
     check_output(out)
@@ -154,9 +157,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     prediction = predict(parts)
     progress("writing Verilog")
     (work / "accelerator.v").write_text(accelerator_verilog(network, plan, parts))
-    extra = axi_files(network, plan, parts) if plan.link == "axi" else {}
-    for name, text in extra.items():
-        (work / name).write_text(text)
+    extra, addresses = _link_files(network, plan, parts, work, progress)
     interval = prediction.interval_cycles
     reasons = dict(plan.reasons)
     manifest = {
@@ -166,7 +167,7 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
         "plan_hash": plan.structure_hash(network),
         "weights_digest": int.from_bytes(load[-4:], "little"),
         "clock_hz": plan.clock_hz,
-        "link": _link_record(plan),
+        "link": _link_record(plan) | addresses,
         "input": input_record(network),
         "output": {
             "classes": network.classes,
@@ -221,9 +222,25 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
     (work / "manifest.json").write_text(text)
 
 
+def _link_files(
+    network: Network,
+    plan: Plan,
+    parts: CoreParts,
+    work: Path,
+    progress: Callable[[str], None],
+) -> tuple[list[str], dict[str, int]]:
+    """Write what the link brings along: its names, and addresses that the driver must know."""
+    if plan.link == "pcie":
+        return pcie_files(plan, work, progress)
+    texts = axi_files(network, plan, parts) if plan.link == "axi" else {}
+    for name, text in texts.items():
+        (work / name).write_text(text)
+    return list(texts), {}
+
+
 def _link_record(plan: Plan) -> dict[str, Any]:
     record = {"kind": plan.link, "protocol": protocol.VERSION}
-    if plan.link == "axi":
+    if plan.link != "uart":
         return record | {
             "beat_bytes": plan.beat_bytes,
             "bus_clock_hz": plan.bus_clock_hz or plan.clock_hz,
@@ -234,7 +251,7 @@ def _link_record(plan: Plan) -> dict[str, Any]:
 def _register_record(plan: Plan) -> dict[str, int]:
     """The registers that the link has, by name."""
     found = {register.name.lower(): int(register) for register in protocol.Register}
-    if plan.link == "axi":
+    if plan.link != "uart":
         del found["window"]
         found |= {register.name.lower(): int(register) for register in protocol.AxiRegister}
     return found

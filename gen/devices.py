@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from xnorforge.gen.errors import PlanError
 
-__all__ = ["DEVICES", "FAMILIES", "Device", "Family", "get_device"]
+__all__ = ["DEVICES", "FAMILIES", "XILINX", "Device", "Family", "get_device"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Family:
 class Device:
     """One FPGA.
 
-    luts: LUT4s. flipflops. block_rams: blocks of `family.block_ram_bits`. lut_rams: LUT RAM
-    primitives of 16 x 4 bits. spram_blocks: single-port blocks of 16 bits x 16,384 that cannot
-    be initialised (UP5K). dsps: multiplier blocks.
+    luts: LUT4s, LUT6s of Xilinx. flipflops. block_rams: blocks of `family.block_ram_bits`.
+    lut_rams: LUT RAM primitives of 16 x 4 bits. spram_blocks: single-port blocks of 16 bits x
+    16,384 that cannot be initialised (UP5K). dsps: multiplier blocks.
     place_and_route_args: nextpnr arguments that name the device. synthesis_args: what the
     device adds to its family's synthesis command. packages, speeds: those there are; the first
     is used when no board names one (no speeds where the family has no grades). clock_hz: core
@@ -154,6 +154,25 @@ _GOWIN = Family(
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (_ICE40, _ECP5, _GOWIN)}
+"""Families whose bitstreams are made here."""
+
+XILINX = Family(
+    name="xilinx",
+    # Of half a RAMB36. Cells are counted as on ECP5: a LUT6 holds no less than a LUT4.
+    block_ram_shapes=_ECP5.block_ram_shapes,
+    lut_ram=True,
+    synthesis=(),
+    place_and_route="",
+    packer="",
+    plls=(),
+    bitstream_suffix="",
+    constraints_suffixes=(),
+    routed_suffix="",
+    routed_option="",
+    cell_keys={},
+    flip_flop_prefix="",
+)
+"""7-series and UltraScale+: for Verilog that goes into Vivado, which no tool here replaces."""
 
 
 def _ice40(
@@ -205,6 +224,27 @@ def _ecp5(name: str, packages: str, *, luts: int, block_rams: int, dsps: int) ->
         # 5G devices are made in one speed grade.
         speeds=("8",) if variant == "UM5G" else ("6", "7", "8"),
         clock_hz=100_000_000,
+    )
+
+
+def _xilinx(
+    name: str, title: str, *, luts: int, block_rams: int, dsps: int, clock_mhz: int
+) -> Device:
+    return Device(
+        name=name,
+        title=f"AMD {title}",
+        family=XILINX,
+        luts=luts,
+        flipflops=2 * luts,
+        block_rams=block_rams,
+        lut_rams=luts // 16,  # the share that can be memory is larger on each of them
+        spram_blocks=0,
+        dsps=dsps,
+        place_and_route_args=(),
+        synthesis_args=(),
+        packages=(),
+        speeds=(),
+        clock_hz=clock_mhz * 1_000_000,
     )
 
 
@@ -307,6 +347,12 @@ _ALL = (
         chip="GW2A-18C",
         pll_part="GW2A-18C",
     ),
+    _xilinx("xc7a100t", "Artix-7 XC7A100T", luts=63_400, block_rams=270, dsps=240, clock_mhz=100),
+    _xilinx("xc7a200t", "Artix-7 XC7A200T", luts=134_600, block_rams=730, dsps=740, clock_mhz=100),
+    _xilinx("xc7k325t", "Kintex-7 XC7K325T", luts=203_800, block_rams=890, dsps=840,
+            clock_mhz=125),
+    _xilinx("xcvu9p", "Virtex UltraScale+ XCVU9P", luts=1_182_240, block_rams=4320, dsps=6840,
+            clock_mhz=200),
 )  # fmt: skip
 
 DEVICES: dict[str, Device] = {device.name: device for device in _ALL}

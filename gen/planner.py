@@ -18,6 +18,7 @@ from xnorforge.gen import resources
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.axi import beat_bytes
 from xnorforge.gen.boards import BOARDS
+from xnorforge.gen.cards import CARDS
 from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.depths import LineBuffers
 from xnorforge.gen.devices import DEVICES
@@ -31,6 +32,7 @@ from xnorforge.gen.search import Chain, Search
 from xnorforge.gen.settings import check_settings
 from xnorforge.gen.site import Site
 from xnorforge.hw.boot_rom import BootRomConfig
+from xnorforge.sw.blocks import BEAT_BYTES
 
 __all__ = ["GOALS", "Planner", "link_interval", "make_plan", "planner_for"]
 
@@ -71,7 +73,8 @@ def make_plan(
     slots: models that the design holds at once, 1 or 2: a load goes to the one that no image uses,
     and images of one model follow those of the other without a gap.
     link: "uart"; or "axi", a core with AXI ports for a design of somebody else's: a board then only
-    says which device and what clock. bus_clock_hz: of the AXI ports, where it is not the core's.
+    says which device and what clock; or "pcie", on a board of `gen.cards`. bus_clock_hz: of the AXI
+    ports, where it is not the core's.
     searches: what calls for the same network, overrides, weights and slots have found out, by
     family; they add to it.
     Raises PlanError when the target cannot be met, naming what limits it.
@@ -96,8 +99,8 @@ def make_plan(
     )
     if fps is not None:
         return planner.for_rate(fps)
-    if link == "axi" and goal == "link":
-        raise PlanError("An AXI stream has no rate to keep up with: give --fps, --max or --min")
+    if link != "uart" and goal == "link":
+        raise PlanError(f"Link {link} has no rate to keep up with: give --fps, --max or --min")
     return {"link": planner.for_link, "max": planner.fastest, "min": planner.smallest}[goal]()
 
 
@@ -176,10 +179,12 @@ class Planner:
         self.slots = slots
         self.bus_clock_hz = bus_clock_hz
         self.family = site.device.family.name
-        linked = site.board is not None or link == "axi"
+        linked = site.board is not None or link != "uart"
         self.shell = resources.core(self.family)
         if link == "axi":
             self.shell += resources.axi_ports(self.family, bus_clock_hz is not None)
+        elif site.card is not None:
+            self.shell += resources.pcie_bridge(self.family)
         elif linked:
             self.shell = resources.shell(self.family)
         patchable = weights == "patchable"
@@ -277,6 +282,8 @@ class Planner:
         Where they had to be shallow, they are as deep again as is needed for `wanted` cycles an
         image and as there is room.
         """
+        beat = {"axi": beat_bytes(self.network, chain.lanes), "pcie": BEAT_BYTES}
+        card = self.site.card
         plan = Plan(
             family=self.family,
             device=self.site.device.name,
@@ -289,8 +296,9 @@ class Planner:
             baud=self.baud,
             lanes=chain.lanes,
             layers=chain.layers,
-            beat_bytes=beat_bytes(self.network, chain.lanes) if self.link == "axi" else 1,
-            bus_clock_hz=self.bus_clock_hz,
+            beat_bytes=beat.get(self.link, 1),
+            bus_clock_hz=self.bus_clock_hz if card is None else card.pcie.clock_hz,
+            card=None if card is None else card.name,
         )
         plan = with_deep_queues(self.network, plan)
         buffers = self._buffers(plan, self.room - chain.resources)
@@ -390,6 +398,8 @@ class Planner:
         boards = {board.device.name: board.name for board in known}
         sites = [Site.choose(name, None, None) for name in boards.values()]
         sites += [Site.choose(None, name, None) for name in DEVICES]
+        if self.link == "pcie":
+            sites = [Site.on_card(name, None, None) for name in CARDS]
         bits = self.network.weight_bits
         spram = any("spram" in fixed.values() for fixed in self.overrides.values())
         sites = [

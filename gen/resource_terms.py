@@ -74,7 +74,7 @@ CONSTANT_WORDS = 8
 LUT4 has room for the input."""
 
 # Widest adder without a carry chain, and bits of a carry cell.
-_CHAINS = {"ice40": (0, 1), "ecp5": (4, 2), "gowin": (2, 1)}
+_CHAINS = {"ice40": (0, 1), "ecp5": (4, 2), "gowin": (2, 1), "xilinx": (4, 2)}
 
 
 # --- engine ------------------------------------------------------------------------------------

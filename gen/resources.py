@@ -158,7 +158,11 @@ class Model:
 
 @cache
 def load_model(family: str) -> Model:
-    """The coefficients of a family."""
+    """The coefficients of a family.
+
+    Xilinx has ECP5's: a LUT6 holds no less than a LUT4.
+    """
+    family = "ecp5" if family == "xilinx" else family
     item = tomllib.loads(COEFFICIENTS.read_text())[family]
     elements = (
         Elements(**{name: tuple(values) for name, values in item[table].items()})
@@ -202,7 +206,12 @@ def core(family: str) -> Resources:
 
 def axi_ports(family: str, crosses: bool) -> Resources:
     """AXI ports around a core. crosses: with a clock of their own."""
-    return Resources(*_AXI[family][crosses])
+    return Resources(*_AXI["ecp5" if family == "xilinx" else family][crosses])
+
+
+def pcie_bridge(family: str) -> Resources:
+    """What stands between a core and LitePCIe, and LitePCIe's own core."""
+    return axi_ports(family, True) + Resources(*_PCIE)
 
 
 def boot(family: str, config: BootRomConfig) -> Resources:
@@ -219,6 +228,9 @@ _AXI = {
     "ecp5": ((354, 191), (687, 453)),
     "gowin": ((339, 209), (712, 639)),
 }
+
+# Of the DMA bridge and of LitePCIe's core: an upper bound for 7-series and UltraScale+.
+_PCIE = (12_000, 12_000, 60)
 
 # Measured: what mnist-tfc takes more patchable than loadable.
 _BOOT = {"ice40": (54, 7, 1), "ecp5": (81, 13, 8)}
@@ -402,6 +414,8 @@ def parts_of(
         terms, exact = _SHELL, Resources(blocks=shell_blocks)
         if plan.link == "axi":
             terms, exact = _CORE, axi_ports(plan.family, plan.bus_clock_hz is not None)
+        elif plan.link == "pcie":
+            terms, exact = _CORE, pcie_bridge(plan.family)
         rows["shell"] = _sum(terms, converter_terms(link, plan.family)), exact
     if plan.patchable:
         terms, exact = rows["shell"]

@@ -16,7 +16,7 @@ from xnorforge.gen.site import Site
 
 __all__ = ["LINKS", "WEIGHTS", "check_settings"]
 
-LINKS = ("uart", "axi")
+LINKS = ("uart", "axi", "pcie")
 WEIGHTS = ("loadable", "constant", "patchable")
 MAX_CLASSES = 0xFFFF  # the label's and the class count's 16 bits
 
@@ -40,7 +40,7 @@ def check_settings(
     Raises PlanError naming the setting that cannot be.
     """
     if link not in LINKS:
-        raise PlanError(f"Link must be {' or '.join(LINKS)}, not {link!r}")
+        raise PlanError(f"Link must be one of {', '.join(LINKS)}, not {link!r}")
     if weights not in WEIGHTS:
         known = f"{', '.join(WEIGHTS[:-1])} or {WEIGHTS[-1]}"
         raise PlanError(f"Weights must be {known}, not {weights!r}")
@@ -74,10 +74,10 @@ def _site(
     pins: Mapping[str, str] | None,
     bus_clock_hz: float | None,
 ) -> Site:
+    for what, given in (("a baud rate", baud), ("pins", pins)):
+        if given and link != "uart":
+            raise PlanError(f"Link {link} has no use for {what}")
     if link == "axi":
-        for what, given in (("a baud rate", baud), ("pins", pins)):
-            if given:
-                raise PlanError(f"A core with AXI ports has no use for {what}")
         if bus_clock_hz is not None and not 0 < bus_clock_hz <= MAX_HZ:
             raise PlanError(
                 f"Bus clock must be a positive number up to {MAX_HZ:,} Hz, not {bus_clock_hz!r}"
@@ -85,6 +85,8 @@ def _site(
         return Site.within(board, device, clock_hz)
     if bus_clock_hz is not None:
         raise PlanError(f"A bus clock goes with link axi, not with {link}")
+    if link == "pcie":
+        return Site.on_card(board, device, clock_hz)
     return Site.choose(board, device, clock_hz, pins)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from xnorforge.gen.boards import Board, get_board
+from xnorforge.gen.cards import CARDS, PcieCard, get_card
 from xnorforge.gen.devices import Device, get_device
 from xnorforge.gen.errors import PlanError
 from xnorforge.hw.store import SPRAM_SHAPE
@@ -22,6 +23,7 @@ class Site:
     board: Board | None
     device: Device
     clock_hz: float
+    card: PcieCard | None = None
 
     @classmethod
     def choose(
@@ -40,6 +42,8 @@ class Site:
                 raise PlanError(f"Pins go with a board, not with bare device {device}")
             found = get_device(device)
             return cls(None, found, clock_hz or found.clock_hz)
+        if board in CARDS:
+            raise PlanError(f"Board {board} has no UART: its links are pcie and axi")
         known = get_board(board).with_pins(pins or {})
         known.check_uart()
         return cls(known, known.device, known.pll_config(clock_hz).output_hz)
@@ -49,8 +53,25 @@ class Site:
         """For a part of somebody else's design: the device of a board, without its pins or PLL."""
         if board is None or device is not None:
             return cls.choose(board, device, clock_hz)
+        if board in CARDS:
+            card = CARDS[board]
+            return cls(None, card.device, clock_hz or card.device.clock_hz)
         known = get_board(board)
         return cls(None, known.device, clock_hz or known.pll_config(None).output_hz)
+
+    @classmethod
+    def on_card(cls, board: str | None, device: str | None, clock_hz: float | None) -> Site:
+        """Behind the PCIe edge of a board."""
+        if device is not None:
+            raise PlanError(
+                f"Link pcie needs a board, whose pins lead to a PCIe edge: {', '.join(CARDS)}; not "
+                f"device {device}"
+            )
+        if board is not None and board not in CARDS:
+            get_board(board)  # raises where there is none of the name
+            raise PlanError(f"Board {board} has no PCIe: link pcie is for {', '.join(CARDS)}")
+        card = get_card(board or "")
+        return cls(None, card.device, card.core_hz(clock_hz), card)
 
     @property
     def takes_patches(self) -> bool:
@@ -65,6 +86,8 @@ class Site:
     @property
     def name(self) -> str:
         """The board's name, or the device's."""
+        if self.card is not None:
+            return self.card.name
         return self.device.name if self.board is None else self.board.name
 
     @property

@@ -18,6 +18,7 @@ from xnorforge.gen.boards import baud_divisor, plan_board
 from xnorforge.gen.core import Core
 from xnorforge.gen.core_instance import CORE, add_core
 from xnorforge.gen.network import Network
+from xnorforge.gen.pcie import PCIE, PcieSystem
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.tools import run_tool
 from xnorforge.hw.pll import Pll
@@ -116,8 +117,8 @@ def accelerator_verilog(
     core: str | None = None,
     blank: bool = False,
 ) -> str:
-    """All of `accelerator.v`: the core, with AXI ports around it, or with system and top for a
-    board; alone for a bare device.
+    """All of `accelerator.v`: the core, with AXI or DMA ports around it, or with system and top for
+    a board; alone for a bare device.
 
     core: its Verilog where that is known already; it is the same at every clock. blank: as of
     `gen.core.Core`; the text is then the same for all networks of the plan.
@@ -125,6 +126,8 @@ def accelerator_verilog(
     text = core or core_verilog(network, plan, parts, blank=blank)
     if plan.link == "axi":
         return text + to_verilog(AxiSystem(network, plan, parts), AXI)
+    if plan.link == "pcie":
+        return text + to_verilog(PcieSystem(network, plan, parts), PCIE)
     if plan.board is None:
         return text
     board = plan_board(plan)

@@ -45,6 +45,9 @@ FAMILIES = {
     "gowin": StoreFamily(
         36, ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)), True, True
     ),
+    "xilinx": StoreFamily(
+        36, ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)), True, True
+    ),
 }
 LUT_RAM_DEPTH = 16
 LUT_RAM_WIDTH = 4

@@ -23,8 +23,8 @@ CLOCK_GOALS: dict[str, dict[str, float]] = {
 """MHz that an element must reach alone: 1.3 times what whole designs on the device shall run at,
 1.5 times where weights lie in memories all over the die and wires from there take longer.
 
-Gowin takes ECP5's choices, which are as deep in tables of four inputs; its own clocks were not
-measured.
+Gowin takes ECP5's choices, which are as deep in tables of four inputs, and so does Xilinx, where
+they are no deeper; their own clocks were not measured.
 """
 
 SPREAD_BITS = 500_000
@@ -75,7 +75,7 @@ def engine_for(family: str, simd: int, *, spread: bool = False) -> Engine:
     Up to 1,024 columns wider ones have that of the widest measured; from there on carry chains,
     whose shape needs no search.
     """
-    table, family = _table(), "ecp5" if family == "gowin" else family
+    table, family = _table(), "ecp5" if family in ("gowin", "xilinx") else family
     rows = table[family]
     if spread:
         rows = table.get(f"{family}-spread", rows)

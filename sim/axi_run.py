@@ -22,9 +22,9 @@ from xnorforge.sim.verilator import build_cocotb, power_up_options
 from xnorforge.sw.manifest import ImageContract
 from xnorforge.sw.protocol import WORD_BITS, WORD_SPOILT
 
-__all__ = ["Packets", "Step", "bus_images", "run_axi"]
+__all__ = ["PORTS", "Packets", "Step", "bus_images", "run_axi"]
 
-_PORTS = ("aclk", "aresetn", "core_clk", "s_axi_*", "s_axis_*", "m_axis_*")
+PORTS = ("aclk", "aresetn", "core_clk", "s_axi_*", "s_axis_*", "m_axis_*")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run_axi(
     periods: simulation steps of a cycle of the bus, and of the core where its clock is its own.
     Raises ToolError when the simulation does not build or run, or a packet has another length.
     """
-    model = build_cocotb(sources, AXI, _PORTS, progress=progress)
+    model = build_cocotb(sources, AXI, PORTS, progress=progress)
     with tempfile.TemporaryDirectory(prefix="xnorforge-") as temporary:
         folder = Path(temporary)
         job = {

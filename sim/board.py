@@ -58,7 +58,7 @@ class VirtualBoard:
     Attributes
     ----------
     pty: path to give to a serial program.
-    socket: "socket://127.0.0.1:<port>", pyserial's address of the same line.
+    socket, port: "socket://127.0.0.1:<port>", pyserial's address of the same line.
     cycles: clock cycles simulated since clients can connect.
 
     Raises BundleError for a changed bundle, ToolError when the model cannot be built or started.
@@ -158,6 +158,7 @@ class VirtualBoard:
         addresses = json.loads(line)
         self.pty: str = addresses["pty"]
         self.socket: str = addresses["socket"]
+        self.port = self.socket
 
     @property
     def cycles(self) -> int:

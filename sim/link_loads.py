@@ -19,6 +19,7 @@ from xnorforge.sim.reference import Executor, Result
 from xnorforge.sw.connection import Connection
 from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.errors import AcceleratorError, WeightsError
+from xnorforge.sw.link import HostLink
 from xnorforge.sw.manifest import Manifest, check_load
 from xnorforge.sw.transport import TransportLost
 
@@ -122,14 +123,14 @@ class Loader:
         port = _serial(self._board)
         connection = self._connection("own", port)
         link = connection.link
+        assert isinstance(link, HostLink)  # for the type checker: it is a serial line's
         link.configure(self._manifest.record_bytes, 1024, 1024)
         link.open(port.clock())
         for image in self._manifest.image.pack(self._images):
             link.submit(image)
         end = port.clock() + _REFUSED_S
         while port.clock() < end:
-            port.write(link.transmit(port.clock()))
-            link.receive(port.read(0.01), port.clock())
+            link.exchange(port, port.clock)
         return len(link.records) > 0
 
     def _open(self, name: str, port: SimulatedSerial | None = None) -> Accelerator:

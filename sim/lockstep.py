@@ -31,6 +31,8 @@ from xnorforge.gen.tools import Progress
 from xnorforge.sim.board import board_program
 from xnorforge.sim.verilator import environment
 from xnorforge.sw.connection import Connection
+from xnorforge.sw.endpoint import Endpoint
+from xnorforge.sw.link import HostLink
 from xnorforge.sw.manifest import Manifest
 
 __all__ = ["LockstepBoard", "SimulatedSerial"]
@@ -150,8 +152,7 @@ class SimulatedSerial:
         """The driver's connection over this port, in simulated time; not started."""
         return Connection(
             manifest,
-            lambda: self,
-            where=where,
+            Endpoint(HostLink(), lambda: self, where),
             timeout=timeout,
             may_load=may_load,
             clock=self.clock,

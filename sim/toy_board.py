@@ -23,14 +23,22 @@ import numpy as np
 from xnorforge.sim.device_model import Device, Shape
 from xnorforge.sw.protocol import crc32
 
-__all__ = ["ToyBoard", "toy_bundle", "toy_device", "toy_images", "toy_load", "toy_scores"]
+__all__ = [
+    "ToyBoard",
+    "toy_bundle",
+    "toy_device",
+    "toy_images",
+    "toy_load",
+    "toy_record",
+    "toy_scores",
+]
 
 IMAGE_SHAPE = (4, 4)
 WEIGHTS = bytes(range(256)) * 4
 OTHER = bytes(reversed(WEIGHTS))  # of another model
 
 
-def _core(image: bytes, digest: int) -> bytes:
+def toy_record(image: bytes, digest: int) -> bytes:
     """Three scores of 16 bits, their arg-max as label."""
     word = zlib.crc32(image + digest.to_bytes(4, "little"))
     scores = np.array([word & 255, word >> 8 & 255, word >> 16 & 255], np.int16) - 128
@@ -45,7 +53,7 @@ def toy_load(weights: bytes = WEIGHTS) -> bytes:
 def toy_device(**options: Any) -> Device:
     """A device that holds `WEIGHTS`; options as `Device`."""
     shape = Shape(image_bytes=2, classes=3, score_bytes=2)
-    return Device(_core, shape, weights_digest=crc32(WEIGHTS), **options)
+    return Device(toy_record, shape, weights_digest=crc32(WEIGHTS), **options)
 
 
 def toy_images(count: int, seed: int = 0) -> np.ndarray:
@@ -56,7 +64,7 @@ def toy_images(count: int, seed: int = 0) -> np.ndarray:
 def toy_scores(images: np.ndarray, weights: bytes = WEIGHTS, *, threshold: int = 128) -> np.ndarray:
     """The scores, int64 (N, 3), that the core gives images with some weights."""
     bits = np.packbits(images.reshape(len(images), -1) >= threshold, axis=1, bitorder="little")
-    records = [_core(row.tobytes(), crc32(weights)) for row in bits]
+    records = [toy_record(row.tobytes(), crc32(weights)) for row in bits]
     return np.array([np.frombuffer(record[:6], "<i2") for record in records]).astype(np.int64)
 
 

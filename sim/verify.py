@@ -31,7 +31,6 @@ from xnorforge.gen.errors import UserError
 from xnorforge.gen.numpy_reference import evaluate
 from xnorforge.gen.tools import Progress, find_tool
 from xnorforge.sim.axi_run import Step, run_axi
-from xnorforge.sim.board import VirtualBoard
 from xnorforge.sim.compare import Comparison, compare
 from xnorforge.sim.core_run import CorePass, CoreRun, run_core
 from xnorforge.sim.faults import Fault
@@ -45,6 +44,7 @@ from xnorforge.sim.netlist_level import (
 )
 from xnorforge.sim.other_model import OtherModel, other_model
 from xnorforge.sim.reference import Executor, Result
+from xnorforge.sim.simulated import simulated_board
 from xnorforge.sw.driver import Accelerator
 
 __all__ = ["LEVELS", "CycleCheck", "VerifyReport", "verify"]
@@ -53,6 +53,12 @@ LEVELS = ("reference", "rtl", "netlist")
 
 _STALLED_IMAGES = 100
 _IDLE, _STALL = 0.3, 0.4  # shares of cycles in the stalled pass
+_PATIENCE_S = 60.0  # simulations can be slow
+_SHELL_NOTES = {
+    "uart": "in the shell run the PLL was replaced by a model and the pins by a simulated UART",
+    "pcie": "the shell ran behind LitePCIe's core in a simulated PC; the vendor's hard block "
+    "(always that of UltraScale+) and the core's clock were models",
+}
 _NUMPY_BATCH = 1000
 
 
@@ -384,20 +390,20 @@ def _shell(
     those of another model."""
     if bundle.plan.link == "axi":
         return _axi_shell(bundle, verilog, images, load, other, progress)
-    if bundle.plan.board is None:
+    if bundle.plan.board is None and bundle.plan.link == "uart":
         return [], ("no shell was run: the bundle is for a bare device, without a top",)
-    with VirtualBoard(bundle.path, verilog=verilog, progress=progress) as board:
+    with simulated_board(bundle.path, verilog=verilog, progress=progress) as board:
         if progress is not None:
             progress(f"running {len(images)} images through the top and the driver")
-        with Accelerator.open(bundle.path, board.socket, load="always") as accelerator:
+        port = board.port
+        with Accelerator.open(bundle.path, port, load="always", timeout=_PATIENCE_S) as accelerator:
             if load is not None:
                 accelerator.load_weights(load)
             results = [Result(*accelerator.results(images))]
             if other is not None:
                 accelerator.load_weights(other.load)
                 results.append(Result(*accelerator.results(images)))
-    note = "in the shell run the PLL was replaced by a model and the pins by a simulated UART"
-    return results, (note,)
+    return results, (_SHELL_NOTES[bundle.plan.link],)
 
 
 def _axi_shell(

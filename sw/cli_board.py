@@ -125,20 +125,24 @@ def _status(check: Any) -> str:
 def serve(bundle: str, port: int, as_json: bool) -> None:
     """Run a bundle on the virtual board until Ctrl-C.
 
-    Prints a serial path and a socket:// address; `infer --port` takes either.
+    Prints a serial path and a socket:// address; `infer --port` takes either. Of a bundle with
+    link axi or pcie it simulates the bus, too, and has a socket:// address only.
 
     \b
     xnorforge serve build/net
     """
-    from xnorforge.sim.board import VirtualBoard
+    from xnorforge.sim.simulated import simulated_board
 
     with steps("Starting the virtual board") as say:
-        board = VirtualBoard(bundle, tcp_port=port, progress=say)
+        board = simulated_board(bundle, tcp_port=port, progress=say)
+    pty = getattr(board, "pty", None)
     with board:
         if as_json:
-            emit({"pty": board.pty, "socket": board.socket, "pid": board.pid})
+            emit({"pty": pty, "socket": board.port, "pid": board.pid})
         else:
-            click.echo(f"Serial path: {board.pty}\nSocket:      {board.socket}\nCtrl-C ends it.")
+            if pty is not None:
+                click.echo(f"Serial path: {pty}")
+            click.echo(f"Socket:      {board.port}\nCtrl-C ends it.")
         sys.stdout.flush()
         status = board.wait()
     if status:

@@ -167,7 +167,7 @@ def inspect(
     "--link",
     default="uart",
     show_default=True,
-    help="uart; or axi: a core with AXI ports for a design of your own.",
+    help="uart; axi: a core with AXI ports for a design of your own; pcie: a PCIe board.",
 )
 @click.option(
     "--bus-clock",
@@ -230,9 +230,9 @@ def compile_(
         raise click.UsageError("Give either --board or --device.")
     if clock == "max" and board is None:
         raise click.UsageError("--clock max needs a --board: a bare device has no pins.")
-    if link == "axi" and (prove or clock == "max"):
+    if link != "uart" and (prove or clock == "max"):
         raise click.UsageError(
-            "--prove and --clock max build bitstreams, which a core with --link axi has none of."
+            f"--prove and --clock max build bitstreams, which --link {link} has none of here."
         )
     if prove and (not maximum or board is None or clock == "max"):
         raise click.UsageError("--prove goes with --max, a --board and a clock that stands.")

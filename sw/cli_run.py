@@ -37,7 +37,11 @@ def _link_options(command: Any) -> Any:
             callback=_positive,
         ),
         click.option("--baud", type=click.IntRange(1, 10**9), help="Instead of the bundle's."),
-        click.option("--port", required=True, help="Serial path, or socket://host:port."),
+        click.option(
+            "--port",
+            required=True,
+            help="Serial path, /dev/litepcie0 of a card, or socket://host:port.",
+        ),
     ):
         command = option(command)
     return command

@@ -3,7 +3,9 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
+from xnorforge.sw.endpoint import Endpoint
 from xnorforge.sw.errors import (
     BundleMismatchError,
     ForeignDeviceError,
@@ -12,33 +14,30 @@ from xnorforge.sw.errors import (
     SilentDeviceError,
     WeightsError,
 )
-from xnorforge.sw.link import HostLink
 from xnorforge.sw.manifest import Manifest
 from xnorforge.sw.protocol import MAGIC, REGISTER_COUNT, VERSION, Identity, Register
-from xnorforge.sw.transport import Transport, TransportLost
+from xnorforge.sw.transport import TransportLost
 
 __all__ = ["Connection", "check_identity"]
 
-_READ_S = 0.02  # longest wait for bytes before the time is looked at again
 _RETRY_S = 0.2  # between attempts to open a port that went away
 _DIGEST_S = 1.0  # for the core to close a load after its last byte
 
 
 class Connection:
-    """Transport and link to one board.
+    """Port and link to one board.
 
     Parameters
     ----------
     manifest : the bundle that the board must hold
-    connect : opens the transport
-    where : the port, for messages
+    endpoint : link, and what opens its port
     timeout : seconds without progress before an operation fails
     may_load : weights that differ are replaced by `load`; else they are an error
     clock : seconds, as the board's side counts them
 
     Attributes
     ----------
-    link: the HostLink; images go in and records come out there.
+    link: the endpoint's; images go in and records come out there.
     load, digest: the weights of images submitted from now on; `use` changes them.
     slots: models that the board holds at once, known once it was met.
     reconnects: times the port was opened again.
@@ -47,28 +46,27 @@ class Connection:
     def __init__(
         self,
         manifest: Manifest,
-        connect: Callable[[], Transport],
+        endpoint: Endpoint,
         *,
-        where: str,
         timeout: float,
         may_load: bool,
         progress: Callable[[int, int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.link = HostLink()
+        self.link = endpoint.link
         self.slots = 1
         self._loads: dict[int, bytes] = {}
         self._resident: dict[int, int] = {}  # slots of the models that the board holds
         self.use(manifest.weights(), manifest.weights_digest)
         self.reconnects = 0
         self._manifest = manifest
-        self._connect = connect
-        self._where = where
+        self._connect = endpoint.connect
+        self._where = endpoint.where
         self._timeout = timeout
         self._may_load = may_load
         self._progress = progress
         self._clock = clock
-        self._transport: Transport | None = None
+        self._transport: Any = None
         self._since = self._clock()
 
     def close(self) -> None:
@@ -155,12 +153,7 @@ class Connection:
     def _pump(self) -> None:
         if self._transport is None:
             raise TransportLost("closed")
-        out = self.link.transmit(self._clock())
-        if out:
-            self._transport.write(out)
-        data = self._transport.read(0.0 if self.link.can_send else _READ_S)
-        if data:
-            self.link.receive(data, self._clock())
+        self.link.exchange(self._transport, self._clock)
 
     def _wait(self, done: Callable[[], bool]) -> None:
         since = self._clock()

@@ -24,19 +24,18 @@ from typing import Any, TypeVar
 import numpy as np
 
 from xnorforge.sw.connection import Connection
+from xnorforge.sw.endpoint import endpoint
 from xnorforge.sw.errors import AcceleratorError
 from xnorforge.sw.link import LinkCounts
 from xnorforge.sw.manifest import Manifest, Ranking
 from xnorforge.sw.protocol import Register
 from xnorforge.sw.statistics import DeviceCounters, Statistics
-from xnorforge.sw.transport import open_transport
 from xnorforge.sw.weights import check_size, find_weights
 
 __all__ = ["Accelerator", "Record", "Statistics"]
 
 _Image = TypeVar("_Image", bytes, np.ndarray)
 
-_BACKLOG_BYTES = 8192  # images are packed this far ahead of the line
 _STREAM_IS_OPEN = "A stream is open on this board: close it first"
 _PATIENCE_S = 0.05  # a source slower than this gets its results before it is asked for more
 
@@ -99,12 +98,13 @@ class Accelerator:
     ) -> "Accelerator":
         """Connect to a board, check that it holds the bundle's plan, and load weights.
 
-        port: a serial path or URL, or the `socket://host:port` of a virtual board. baud: the
-        bundle's unless given. timeout: seconds without progress before a call fails. load:
-        "auto" where the board's weights differ, "always", or "never" (then weights that differ
-        are an error). weights, options: to run instead of the bundle's own, as `load_weights`
-        takes them. progress: called with (done, total), of a load's bytes or of images.
-        clock: seconds for every timeout; a simulated board's own where it is far from real time.
+        port: a serial path or URL, a card's `/dev/litepcie0`, or the `socket://host:port` of a
+        virtual board. baud: the bundle's unless given. timeout: seconds without progress before a
+        call fails. load: "auto" where the board's weights differ, "always", or "never" (then
+        weights that differ are an error). weights, options: to run instead of the bundle's own, as
+        `load_weights` takes them. progress: called with (done, total), of a load's bytes or of
+        images. clock: seconds for every timeout; a simulated board's own where it is far from real
+        time.
 
         Raises ManifestError, PortError, SilentDeviceError, ForeignDeviceError,
         BundleMismatchError, WeightsError, LinkLostError: each an AcceleratorError.
@@ -117,11 +117,9 @@ class Accelerator:
         own = manifest.weights()
         chosen, manifest = find_weights(own if weights is None else weights, manifest, options)
         check_size(chosen, own)
-        rate = baud or manifest.baud
         connection = Connection(
             manifest,
-            lambda: open_transport(port, rate),
-            where=f"{port} at {rate} baud",
+            endpoint(manifest, port, baud, timeout),
             timeout=timeout,
             may_load=load != "never",
             progress=progress,
@@ -242,7 +240,7 @@ class Accelerator:
                         self._do_exchange()
                     patient = patient or not link.waiting_count
                     asked_at = time.monotonic()
-                    while more and patient and link.unsent_bytes < _BACKLOG_BYTES:
+                    while more and patient and link.unsent_bytes < link.backlog_bytes:
                         image = next(source, None) if image is None else image
                         more = image is not None
                         if self._exchange:

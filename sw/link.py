@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The host's end of the link, without input or output: bytes and times in, bytes out.
+"""The host's end of the link on a serial line: bytes and times in, bytes out.
 
     images --> [waiting for a result] --> frames --> line --> ... --> line --> frames --> records
 
@@ -9,6 +9,7 @@ position the device names (go-back-N); a lost result by a new lease that begins 
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cobs import cobs
@@ -21,9 +22,11 @@ from xnorforge.sw.protocol import (
     Frame,
     Kind,
 )
+from xnorforge.sw.transport import Transport
 
 __all__ = ["Deframer", "HostLink", "LinkCounts", "encode"]
 
+READ_S = 0.02  # longest wait for bytes before the time is looked at again
 PROBE_S = 0.05  # first wait before the device is asked where it stands; doubles
 MAX_PROBE_S = 1.0
 SILENCE_S = 3.0  # an open lease that gives no sign so long is begun anew
@@ -98,6 +101,9 @@ class HostLink:
     ------
     DeviceFaultError: from `receive`, when the device answers what was never asked.
     """
+
+    backlog_bytes = 8192
+    """Images are packed this far ahead of the line."""
 
     # What `_begin_lease` sets; positions: 0 <= consumed <= acked <= next <= highest.
     _opened: bool
@@ -269,6 +275,15 @@ class HostLink:
                     self._restart_timer(now)
         self.counts.bytes_sent += len(out)
         return bytes(out)
+
+    def exchange(self, line: Transport, clock: Callable[[], float]) -> None:
+        """Write and read once. Raises TransportLost."""
+        out = self.transmit(clock())
+        if out:
+            line.write(out)
+        data = line.read(0.0 if self.can_send else READ_S)
+        if data:
+            self.receive(data, clock())
 
     def _sendable(self) -> int:
         """Payload bytes of the next frame; 0 to wait."""

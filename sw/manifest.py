@@ -11,11 +11,23 @@ from typing import Any
 import numpy as np
 
 from xnorforge.sw.errors import ImageError, ManifestError, WeightsError
-from xnorforge.sw.protocol import LABEL_BYTES, crc32, record_bytes
+from xnorforge.sw.protocol import LABEL_BYTES, WORD_BITS, crc32, record_bytes
 
-__all__ = ["ImageContract", "Manifest", "Ranking", "check_load"]
+__all__ = ["LINKS", "Card", "ImageContract", "Manifest", "Ranking", "check_load"]
 
+LINKS = ("uart", "axi", "pcie")
 _SCHEMA_MAJOR = "1"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Where a PCIe card has what, as byte addresses in BAR 0.
+
+    registers: the core's; behind them the bridge's. dma_status: how far the DMA has read.
+    """
+
+    registers: int
+    dma_status: int
 
 
 @dataclass(frozen=True)
@@ -121,14 +133,20 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The driver's view of `manifest.json`."""
+    """The driver's view of `manifest.json`.
+
+    link: "uart", "axi" or "pcie". baud: of a UART, else 0. card: of PCIe, else None. score_bytes:
+    of a score in a result record.
+    """
 
     path: Path
     name: str
     plan_hash: int
     weights_digest: int
     clock_hz: float
+    link: str
     baud: int
+    card: Card | None
     image: ImageContract
     classes: int
     score_bytes: int
@@ -162,10 +180,11 @@ class Manifest:
     @classmethod
     def _from_json(cls, path: Path, item: dict[str, Any]) -> "Manifest":
         link = item["link"]
-        if link.get("kind", "uart") != "uart":
+        kind = link.get("kind", "uart")
+        if kind not in LINKS:
             raise ManifestError(
-                f"{path} was compiled for link {link['kind']}, a core for a design of your own: "
-                "this driver reaches boards with link uart"
+                f"{path} was compiled for link {kind}; this driver knows {', '.join(LINKS)}: "
+                "use the version of xnorforge that made it"
             )
         return cls(
             path=path,
@@ -173,10 +192,12 @@ class Manifest:
             plan_hash=int(item["plan_hash"]),
             weights_digest=int(item["weights_digest"]),
             clock_hz=float(item["clock_hz"]),
-            baud=int(link["baud"]),
+            link=kind,
+            baud=int(link["baud"]) if kind == "uart" else 0,
+            card=Card(link["registers"], link["dma_status"]) if kind == "pcie" else None,
             image=ImageContract.from_json(item["input"]),
             classes=int(item["output"]["classes"]),
-            score_bytes=int(item["output"]["score_bytes"]),
+            score_bytes=int(item["output"]["score_bytes"]) if kind == "uart" else WORD_BITS // 8,
             ranking=Ranking.from_json(item["output"]),
             weights_sha256=item["files"]["weights.bin"]["sha256"],
         )

@@ -21,23 +21,41 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # The driver runs where only these are installed.
 DRIVER = (
     "__init__",
+    "blocks",
+    "bus",
+    "bus_link",
     "connection",
     "driver",
     "driver_async",
+    "endpoint",
     "errors",
     "images",
     "link",
+    "litepcie",
     "manifest",
+    "pcie",
     "protocol",
     "statistics",
     "transport",
     "weights",
 )
 DRIVER_PACKAGES = {"numpy", "serial", "cobs"}
+# Only the process that makes a PCIe core may import these.
+LITEX = {"litepcie", "litex", "migen"}
+LITEX_PROCESS = ROOT / "gen" / "litepcie_make.py"
 # What a whole folder may use of others' packages, at any depth.
 PACKAGES = {
     "hw": {"amaranth", "numpy"},
-    "gen": {"numpy", "amaranth", "onnx", "onnxruntime", "pyosys", "serial", "tomli"},
+    "gen": {
+        "numpy",
+        "amaranth",
+        "onnx",
+        "onnxruntime",
+        "pyosys",
+        "serial",
+        "tomli",
+        *LITEX,
+    },
     "sim": {
         "numpy",
         "amaranth",
@@ -91,10 +109,11 @@ def allowed(path: Path) -> tuple[str, ...]:
     relative = path.relative_to(ROOT)
     folder = relative.parts[0]
     if folder == "hw":
-        return ("xnorforge.hw", "xnorforge.sw.protocol")
+        return ("xnorforge.hw", "xnorforge.sw.blocks", "xnorforge.sw.protocol")
     if folder == "gen":
         upward = ("xnorforge.sim", "xnorforge.sw") if relative.name == "api.py" else ()
-        return ("xnorforge.hw", "xnorforge.gen", "xnorforge.sw.protocol", *upward)
+        formats = ("xnorforge.sw.blocks", "xnorforge.sw.protocol")
+        return ("xnorforge.hw", "xnorforge.gen", *formats, *upward)
     driver = tuple(f"xnorforge.sw.{name}" for name in DRIVER[1:])
     if folder == "sim":
         return ("xnorforge.hw", "xnorforge.gen", "xnorforge.sim", *driver)
@@ -125,6 +144,13 @@ def test_packages_of_a_folder(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
         used = {name.split(".")[0] for name, _ in imports(path)} - standard - {"xnorforge"}
         assert used <= PACKAGES[folder], f"{path.relative_to(ROOT)}: {used - PACKAGES[folder]}"
+
+
+def test_litex_stays_in_its_own_process() -> None:
+    users = {path for path in FILES for name, _ in imports(path) if is_within(name, *LITEX)}
+    assert users == {LITEX_PROCESS}
+    starters = [p for p in FILES for name, _ in imports(p) if name.endswith("litepcie_make")]
+    assert not starters
 
 
 def test_gen_reaches_upward_inside_functions_only() -> None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from xnorforge.gen import site
+from xnorforge.gen import planner, site
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.devices import DEVICES
@@ -194,8 +194,11 @@ def test_network_too_large_says_by_how_much_and_what_would_do() -> None:
     assert make_plan(SFC, board=other, goal="min")
 
 
-def test_network_that_nothing_holds() -> None:
+def test_network_that_nothing_holds(monkeypatch) -> None:
     huge = make_network(4000, 4000, 4000, 10)
+    with pytest.raises(PlanError, match=r"\d+ of \d+ .*; xcvu9p would hold it"):
+        make_plan(huge, board="icebreaker")
+    monkeypatch.setattr(planner, "DEVICES", {k: DEVICES[k] for k in DEVICES if k != "xcvu9p"})
     with pytest.raises(PlanError, match=r"\d+ of \d+ .*; no board or device known here"):
         make_plan(huge, board="icebreaker")
 

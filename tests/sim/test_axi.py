@@ -21,7 +21,7 @@ from xnorforge.sim.reference import Executor
 from xnorforge.sim.verify import verify
 from xnorforge.sim.verilator import lint
 from xnorforge.sw.driver import Accelerator
-from xnorforge.sw.errors import ManifestError
+from xnorforge.sw.errors import PortError
 from xnorforge.sw.images import load_images
 from xnorforge.sw.protocol import MAGIC, AxiRegister, Control, Register
 from xnorforge.sw.shipped import shipped_images, shipped_model
@@ -193,8 +193,10 @@ def test_what_has_no_pins_is_neither_built_nor_served(tmp_path):
         bundle.build()
     with pytest.raises(BundleError, match="without a board's top"):
         VirtualBoard(bundle.path)
-    with pytest.raises(ManifestError, match="compiled for link axi"):
+    with pytest.raises(PortError, match="a core for a design of your own"):
         Accelerator.open(bundle.path, "/dev/null")
+    with pytest.raises(PortError, match="link axi, which has no baud rate"):
+        Accelerator.open(bundle.path, "socket://127.0.0.1:1", baud=9600)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_what_has_no_pins_is_neither_built_nor_served(tmp_path):
         ("no use for a baud rate", {"link": "axi", "goal": "min", "baud": 9600}),
         ("Bus clock must be a positive", {"link": "axi", "goal": "min", "bus_clock_hz": -1.0}),
         ("goes with link axi, not with uart", {"bus_clock_hz": 1e8}),
-        ("Link must be uart or axi, not 'pci'", {"link": "pci"}),
+        ("Link must be one of uart, axi, pcie, not 'pci'", {"link": "pci"}),
     ],
 )
 def test_settings_that_do_not_go_together(wrong, settings):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from xnorforge.sim.toy_board import WEIGHTS, ToyBoard, toy_bundle, toy_device
-from xnorforge.sw import driver, errors
+from xnorforge.sw import driver, endpoint, errors
 from xnorforge.sw.statistics import Statistics
 from xnorforge.sw.transport import open_transport
 
@@ -22,7 +22,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys) -> None:
     names: dict = {"__name__": "guide"}
     with ToyBoard(toy_device()) as board:
         monkeypatch.setattr(
-            driver,
+            endpoint,
             "open_transport",
             lambda port, baud: open_transport(port.replace("/dev/ttyUSB1", board.port), baud),
         )
