@@ -24,13 +24,26 @@ from xnorforge.hw.dma_receiver import BEAT_BITS, DmaReceiver
 from xnorforge.hw.dma_sender import DmaSender
 from xnorforge.sw.blocks import BEAT_BYTES, INDEX_BITS, BlockRegister
 
-__all__ = ["ADDRESS_BITS", "PCIE", "PcieSystem"]
+__all__ = ["ADDRESS_BITS", "PCIE", "PcieSystem", "dma_beat_bytes"]
 
 PCIE = "xnorforge_pcie"
 """The Verilog module with the ports for LitePCIe's DMA."""
 
 ADDRESS_BITS = SHELL_ADDRESS_BITS + 1
 """The shell's page of 4 KiB, then the bridge's."""
+
+
+_BUSY = 0.9  # share of an image's time that its beats may take
+
+
+def dma_beat_bytes(network: Network, cycles: float) -> int:
+    """Bytes of an image beat: those that leave the fewest unused, of images in so many cycles.
+
+    cycles: of the core or of the bus, whichever are fewer.
+    """
+    size = network.input.image_bytes
+    fast = [k for k in (16, 8, 4, 2, 1) if -(-size // k) <= _BUSY * cycles] or [BEAT_BYTES]
+    return min(fast, key=lambda k: (-(-size // k) * k, -k))
 
 
 class PcieSystem(wiring.Component):
@@ -41,7 +54,7 @@ class PcieSystem(wiring.Component):
 
     Parameters
     ----------
-    network, plan, parts : the core; the plan's image beats have the DMA's 16 bytes
+    network, plan, parts : the core; the plan's image beats have at most the DMA's 16 bytes
 
     Members
     -------
@@ -54,17 +67,9 @@ class PcieSystem(wiring.Component):
     dma_writer_tdata, tvalid, tready, enable : Out(128), Out(1), In(1), In(1)
     dma_writer_tlast, tuser : Out(1), Out(1)
         Low: a buffer ends where it is full.
-
-    Raises
-    ------
-    ValueError: a plan with other image beats.
     """
 
     def __init__(self, network: Network, plan: Plan, parts: CoreParts):
-        if plan.beat_bytes != BEAT_BYTES:
-            raise ValueError(
-                f"PcieSystem plan.beat_bytes must be {BEAT_BYTES}, not {plan.beat_bytes!r}"
-            )
         self.network, self.plan, self.parts = network, plan, parts
         super().__init__(
             {
@@ -96,7 +101,8 @@ class PcieSystem(wiring.Component):
             reset=self.rst,
             core_clock=self.core_clk,
         )
-        receiver, sender = DmaReceiver(slots=self.plan.slots), DmaSender()
+        receiver = DmaReceiver(slots=self.plan.slots, image_bytes=self.plan.beat_bytes)
+        sender = DmaSender()
         m.submodules.receiver = DomainRenamer(bus.domain)(receiver)
         m.submodules.sender = DomainRenamer(bus.domain)(sender)
         wiring.connect(m, receiver.images, bus.streams["images"])

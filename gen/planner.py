@@ -24,6 +24,7 @@ from xnorforge.gen.depths import LineBuffers
 from xnorforge.gen.devices import DEVICES
 from xnorforge.gen.errors import PlanError, SiteError
 from xnorforge.gen.network import Network
+from xnorforge.gen.pcie import dma_beat_bytes
 from xnorforge.gen.plan import Plan
 from xnorforge.gen.queues import with_deep_queues, with_queues
 from xnorforge.gen.reasons import store_reasons
@@ -32,7 +33,6 @@ from xnorforge.gen.search import Chain, Search
 from xnorforge.gen.settings import check_settings
 from xnorforge.gen.site import Site
 from xnorforge.hw.boot_rom import BootRomConfig
-from xnorforge.sw.blocks import BEAT_BYTES
 
 __all__ = ["GOALS", "Planner", "link_interval", "make_plan", "planner_for"]
 
@@ -282,8 +282,12 @@ class Planner:
         Where they had to be shallow, they are as deep again as is needed for `wanted` cycles an
         image and as there is room.
         """
-        beat = {"axi": beat_bytes(self.network, chain.lanes), "pcie": BEAT_BYTES}
-        card = self.site.card
+        card, beat = self.site.card, 1
+        if self.link == "axi":
+            beat = beat_bytes(self.network, chain.lanes)
+        elif card is not None:
+            rate = min(1.0, card.pcie.clock_hz / self.site.clock_hz)
+            beat = dma_beat_bytes(self.network, chain.fold_cycles * rate)
         plan = Plan(
             family=self.family,
             device=self.site.device.name,
@@ -296,7 +300,7 @@ class Planner:
             baud=self.baud,
             lanes=chain.lanes,
             layers=chain.layers,
-            beat_bytes=beat.get(self.link, 1),
+            beat_bytes=beat,
             bus_clock_hz=self.bus_clock_hz if card is None else card.pcie.clock_hz,
             card=None if card is None else card.name,
         )

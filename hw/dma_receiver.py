@@ -10,6 +10,7 @@
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from xnorforge.hw.packet import packet_layout
 from xnorforge.hw.tally import Cycle
@@ -29,16 +30,18 @@ class DmaReceiver(wiring.Component):
     """Takes blocks of a lease, each once and in order, out of all that pass by.
 
     A block is the next one if its header has this lease's epoch, the index `taken`, a known kind
-    and slot, and a size that fits (of images: whole beats). Of any other not a byte goes on. A
-    block counts as taken with the last beat of its payload.
+    and slot, and a size that fits (of images: whole beats of theirs). Of any other not a byte goes
+    on. A block counts as taken with the last beat of its payload.
 
-    Throughput: 1 beat a cycle, headers included; of weights 1 byte.  Latency: 0.
+    Throughput: 1 beat a cycle, headers included; of images `image_bytes`, of weights 1 byte.
+    Latency: 0.
     Back-pressure: stalls; before a header also while `taken` is `sent`, or `hold` is high.
     Cost: 230 LUTs + 87 flip-flops of 7 series (yosys).
 
     Parameters
     ----------
     slots : models that blocks can be for, 1 or 2
+    image_bytes : of a beat of images, a power of two up to 16
 
     Members
     -------
@@ -51,14 +54,19 @@ class DmaReceiver(wiring.Component):
         Blocks that the host has sent in this lease.
     hold : In(1)
         Begin no block.
-    images, weights : Out(stream.Signature(packet_layout(128 or 8, slots)))
+    images, weights : Out(stream.Signature(packet_layout(8 * image_bytes or 8, slots)))
         Without `last`. What was offered is taken back where `begin` comes or `enable` goes.
     taken, dropped : Out(24), Out(32)
         Blocks taken in this lease; others that passed by since `enable` rose.
     """
 
-    def __init__(self, *, slots: int = 1):
-        self._slots = slots
+    def __init__(self, *, slots: int = 1, image_bytes: int = BEAT_BYTES):
+        if image_bytes not in (1, 2, 4, 8, BEAT_BYTES):
+            raise ValueError(
+                f"DmaReceiver image_bytes must be a power of two up to {BEAT_BYTES}, not "
+                f"{image_bytes!r}"
+            )
+        self._slots, self._image_bytes = slots, image_bytes
         super().__init__(
             {
                 "i": In(stream.Signature(BEAT_BITS)),
@@ -67,7 +75,7 @@ class DmaReceiver(wiring.Component):
                 "begin": In(1),
                 "sent": In(INDEX_BITS),
                 "hold": In(1),
-                "images": Out(stream.Signature(packet_layout(BEAT_BITS, slots))),
+                "images": Out(stream.Signature(packet_layout(8 * image_bytes, slots))),
                 "weights": Out(stream.Signature(packet_layout(8, slots))),
                 "taken": Out(INDEX_BITS),
                 "dropped": Out(32),
@@ -82,13 +90,18 @@ class DmaReceiver(wiring.Component):
         m.submodules.beat = beat = ResetInserter(~self.enable)(Cycle(count=BLOCK_BEATS))
         are_images, are_weights = Signal(), Signal()
         left = Signal(range(PAYLOAD_BYTES + 1))  # bytes of the payload
-        lane = Signal(range(BEAT_BYTES))  # of a beat of weights, the byte that is due
-        passes = Signal()
-        final = left == Mux(are_images, BEAT_BYTES, 1)
+        lane = Signal(range(BEAT_BYTES))  # of a beat, the byte that is due
+        passes, done = Signal(), Signal()
+        size = Mux(are_images, self._image_bytes, 1)  # of what goes on at once
+        final = left == size
         moves = self.i.valid & self.i.ready
+        shift = exact_log2(self._image_bytes)
         m.d.comb += [
             beat.step.eq(moves),
-            self.images.payload.data.eq(self.i.payload),
+            done.eq(final | (lane == BEAT_BYTES - size)),
+            self.images.payload.data.eq(
+                self.i.payload.word_select(lane[shift:], 8 * self._image_bytes)
+            ),
             self.weights.payload.data.eq(self.i.payload.word_select(lane, 8)),
         ]
         with m.If(~self.enable):
@@ -98,13 +111,13 @@ class DmaReceiver(wiring.Component):
         with m.Elif(are_images & ~self.begin):
             m.d.comb += [
                 self.images.valid.eq(self.i.valid),
-                self.i.ready.eq(self.images.ready),
-                passes.eq(moves),
+                self.i.ready.eq(self.images.ready & done),
+                passes.eq(self.images.valid & self.images.ready),
             ]
         with m.Elif(are_weights & ~self.begin):
             m.d.comb += [
                 self.weights.valid.eq(self.i.valid),
-                self.i.ready.eq(self.weights.ready & (lane.all() | final)),
+                self.i.ready.eq(self.weights.ready & done),
                 passes.eq(self.weights.valid & self.weights.ready),
             ]
         with m.Else():
@@ -128,7 +141,7 @@ class DmaReceiver(wiring.Component):
                     self.weights.payload.slot.eq(header.slot),
                 ]
         with m.If(passes):
-            m.d.sync += [left.eq(left - Mux(are_images, BEAT_BYTES, 1)), lane.eq(lane + 1)]
+            m.d.sync += [left.eq(left - size), lane.eq(lane + size)]
             with m.If(final):
                 m.d.sync += [are_images.eq(0), are_weights.eq(0), self.taken.eq(self.taken + 1)]
         with m.If(self.begin | ~self.enable):
@@ -138,7 +151,7 @@ class DmaReceiver(wiring.Component):
         return m
 
     def _is_next(self, header) -> Value:
-        whole = header.size[:4] == 0
+        whole = header.size[: exact_log2(self._image_bytes)] == 0
         known = ((header.kind == BlockKind.IMAGES) & whole) | (header.kind == BlockKind.WEIGHTS)
         return (
             (header.magic == MAGIC)

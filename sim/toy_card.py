@@ -46,7 +46,7 @@ from xnorforge.sw.protocol import (
 
 __all__ = ["CARD", "ToyCard"]
 
-CARD = Card(registers=0x20000, dma_status=0x5034)
+CARD = Card(registers=0x20000, dma_status=0x5034, beat_bytes=4)
 _PIECE = 512  # bytes fetched at once
 _INDEX = (1 << INDEX_BITS) - 1
 _GONE = 0xFFFFFFFF
@@ -192,7 +192,7 @@ class ToyCard:
 
     def _take_images(self, payload: bytes, slot: int) -> None:
         self._image += payload
-        size = -(-self.shape.image_bytes // BEAT_BYTES) * BEAT_BYTES
+        size = -(-self.shape.image_bytes // CARD.beat_bytes) * CARD.beat_bytes
         while len(self._image) >= size:
             self._images.append((bytes(self._image[: self.shape.image_bytes]), slot))
             del self._image[:size]

@@ -59,7 +59,7 @@ _BEAT = struct.Struct("<IIII")
 class BlockKind(enum.IntEnum):
     """What a block to the card holds."""
 
-    IMAGES = 1  # images in whole beats, one after the other; one may go on in the next block
+    IMAGES = 1  # images in whole beats of their own, one after the other; one may go on in the next
     WEIGHTS = 2  # bytes of a weight load
 
 

@@ -17,6 +17,7 @@ __all__ = ["LINKS", "Card", "ImageContract", "Manifest", "Ranking", "check_load"
 
 LINKS = ("uart", "axi", "pcie")
 _SCHEMA_MAJOR = "1"
+_CARD = ("registers", "dma_status", "beat_bytes")
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Card:
     """Where a PCIe card has what, as byte addresses in BAR 0.
 
     registers: the core's; behind them the bridge's. dma_status: how far the DMA has read.
+    beat_bytes: an image begins at a multiple of them.
     """
 
     registers: int
     dma_status: int
+    beat_bytes: int
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class Manifest:
             clock_hz=float(item["clock_hz"]),
             link=kind,
             baud=int(link["baud"]) if kind == "uart" else 0,
-            card=Card(link["registers"], link["dma_status"]) if kind == "pcie" else None,
+            card=Card(*(link[name] for name in _CARD)) if kind == "pcie" else None,
             image=ImageContract.from_json(item["input"]),
             classes=int(item["output"]["classes"]),
             score_bytes=int(item["output"]["score_bytes"]) if kind == "uart" else WORD_BITS // 8,

@@ -127,7 +127,7 @@ class PcieBus:
                 queued += len(payload)
                 payload, slot = bytearray(), its_slot
             payload += image
-            payload += bytes(-len(image) % BEAT_BYTES)
+            payload += bytes(-len(image) % self._card.beat_bytes)
             count += 1
         self._queue(BlockKind.IMAGES, slot, bytes(payload))
         self._push()

@@ -46,7 +46,7 @@ def good(index, kind, slot, payload, rng, epoch=EPOCH):
     return block(header(number(index, epoch), kind, slot, len(payload)), payload, rng)
 
 
-def receive_reference(beats, epoch, slots):
+def receive_reference(beats, epoch, slots, beat=16):
     """(image beats, weight bytes, taken, dropped); beats and bytes as (data, slot)."""
     images, weights, taken, dropped = [], [], 0, 0
     for at in range(0, len(beats), BLOCK_BEATS):
@@ -55,7 +55,7 @@ def receive_reference(beats, epoch, slots):
             int.from_bytes(data[k : k + 4], "little") for k in range(0, 16, 4)
         )
         slot, kind = kind >> 8, kind & 255
-        whole = size % 16 == 0 or kind == WEIGHTS
+        whole = size % beat == 0 or kind == WEIGHTS
         expected = (number(taken, epoch), 0x786E6F72)
         known = kind in (1, 2) and slot < slots
         if (named, magic) != expected or not known or size > PAYLOAD_BYTES or not whole:
@@ -66,7 +66,7 @@ def receive_reference(beats, epoch, slots):
         if kind == WEIGHTS:
             weights += [(byte, slot) for byte in payload]
         else:
-            words = (payload[k : k + 16] for k in range(0, size, 16))
+            words = (payload[k : k + beat] for k in range(0, size, beat))
             images += [(int.from_bytes(word, "little"), slot) for word in words]
     return images, weights, taken, dropped
 
@@ -98,20 +98,23 @@ def stale_blocks(index, slots, rng):
     ]
 
 
-def random_blocks(slots, rng, count):
+def random_blocks(slots, rng, count, beat=16):
     """Beats of blocks of every kind, each kind of stale one before one of them."""
     stale = list(range(15))
     rng.shuffle(stale)
     beats = []
     for index in range(count):
         while stale and rng.random() < 0.6:
-            beats += stale_blocks(index, slots, rng)[stale.pop()]
+            odd = stale.pop()
+            if beat > 1 or odd != 11:
+                beats += stale_blocks(index, slots, rng)[odd]
         slot = rng.randrange(slots)
         if rng.random() < 0.4:
             payload = rng.randbytes(rng.choice([0, 1, 15, 16, 17, rng.randrange(300)]))
             beats += good(index, WEIGHTS, slot, payload, rng)
         else:
-            size = 16 * rng.choice([0, 1, 2, BLOCK_BEATS - 2, BLOCK_BEATS - 1, rng.randrange(90)])
+            most = PAYLOAD_BYTES // beat
+            size = beat * rng.choice([0, 1, 2, most - 1, most, rng.randrange(90)])
             beats += good(index, IMAGES, slot, rng.randbytes(size), rng)
     return beats
 
@@ -135,13 +138,16 @@ def as_pairs(received, slots):
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-@pytest.mark.parametrize("idle, stall", [(0, 0), (0.3, 0), (0, 0.3), (0.2, 0.2)])
-def test_blocks_are_taken_once_and_in_order(slots, idle, stall):
+@pytest.mark.parametrize(
+    "idle, stall, beat", [(0, 0, 16), (0.3, 0, 2), (0, 0.3, 16), (0.2, 0.2, 8), (0, 0.1, 1)]
+)
+def test_blocks_are_taken_once_and_in_order(slots, idle, stall, beat):
     rng = random.Random(f"{slots} {idle} {stall}")
-    beats = random_blocks(slots, rng, 14)
-    images, weights, taken, dropped = receive_reference(beats, EPOCH, slots)
-    assert taken == 14 and dropped == len(beats) // BLOCK_BEATS - 14 >= 10
-    dut = DmaReceiver(slots=slots)
+    count = 14 if beat > 1 else 8
+    beats = random_blocks(slots, rng, count, beat)
+    images, weights, taken, dropped = receive_reference(beats, EPOCH, slots, beat)
+    assert taken == count and dropped == len(beats) // BLOCK_BEATS - count >= 4
+    dut = DmaReceiver(slots=slots, image_bytes=beat)
     source = Source(dut.i, beats, idle=stalls(idle, 1))
     sinks = [
         Sink(dut.images, len(images), stall=stalls(stall, 2)),
@@ -157,8 +163,8 @@ def test_blocks_are_taken_once_and_in_order(slots, idle, stall):
         counts.append((ctx.get(dut.taken), ctx.get(dut.dropped)))
 
     # One is sent that never comes: with all taken, not a beat would move.
-    inputs = Inputs(dut, enable=1, epoch=EPOCH, sent=15)
-    cycles = len(beats) + 16 * len(weights)
+    inputs = Inputs(dut, enable=1, epoch=EPOCH, sent=count + 1)
+    cycles = len(beats) + 16 * len(weights) + len(images)
     run(dut, [inputs, source, *sinks, *monitors, end], 3 * cycles)
     assert as_pairs(sinks[0].received, slots) == images
     assert as_pairs(sinks[1].received, slots) == weights

@@ -3,6 +3,7 @@
 
 import subprocess
 import sysconfig
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.pcie import PcieBus
 from xnorforge.sw.protocol import crc32
 
-LINK = {"kind": "pcie", "registers": CARD.registers, "dma_status": CARD.dma_status}
+LINK = {"kind": "pcie", **asdict(CARD)}
 
 
 @pytest.fixture
