@@ -7,7 +7,7 @@ A benchmark that is not named keeps the table of its last run. Those with builds
 on where they stopped. Others write elsewhere and are started by hand: resource_model.py
 (docs/resources.md and the model's coefficients; hours), link_use.py, link_faults.py and
 link_breaks.py (docs/link.md), block_cells.py (prints the tables of docs/blocks), boards_table.py
-(docs/boards.md), axi_cells.py (docs/axi.md).
+(docs/boards.md), axi_cells.py (docs/axi.md), pcie_link.py (docs/pcie.md).
 """
 
 from __future__ import annotations

@@ -220,6 +220,8 @@ class ToyCard:
     def _give(self) -> None:
         """A piece of a block to the host, when it is full or nothing came for long."""
         registers = self._registers
+        if not registers[BlockRegister.SENT]:
+            self._words.clear()  # of images of an older lease
         if not self._out and self._index & _INDEX == registers[BlockRegister.CREDIT]:
             return
         if not self._out and self._words:

@@ -21,6 +21,7 @@ def boards(as_json: bool) -> None:
     A board of your own is a file like these, see docs/boards.md: compile --board my.toml
     """
     from xnorforge.gen.boards import BOARDS, MAX_HZ
+    from xnorforge.gen.cards import CARDS
 
     items: list[dict[str, Any]] = [
         {
@@ -44,6 +45,7 @@ def boards(as_json: bool) -> None:
         }
         for name, board in BOARDS.items()
     ]
+    items += [_card_item(card) for card in CARDS.values()]
     if as_json:
         emit({"boards": items})
         return
@@ -57,12 +59,32 @@ def boards(as_json: bool) -> None:
             f"{item['block_ram_bits'] // 1024:,} kbit"
             + (f" + {item['spram_blocks'] * 256:,}" if item["spram_blocks"] else ""),
             f"{item['clock_hz'] / 1e6:g} MHz",
-            f"uart, {item['uart']}",
+            f"uart, {item['uart']}" if item["link"] == "uart" else item["pcie"],
         )
         for item in items
     ]
-    columns = ("Board", "Device", "Family", "LUT4", "RAMs", "Memory", "Clock", "Link")
+    columns = ("Board", "Device", "Family", "LUTs", "RAMs", "Memory", "Clock", "Link")
     console().print(table("", columns, rows, right=(3, 4, 5, 6)))
+
+
+def _card_item(card: Any) -> dict[str, Any]:
+    """A board with a PCIe edge."""
+    device = card.device
+    return {
+        "name": card.name,
+        "title": card.title,
+        "device": device.name,
+        "device_title": device.title,
+        "family": device.family.name,
+        "package": card.part,
+        "luts": device.luts,
+        "block_rams": device.block_rams,
+        "block_ram_bits": device.block_rams * device.family.block_ram_bits,
+        "spram_blocks": device.spram_blocks,
+        "clock_hz": device.clock_hz,
+        "link": "pcie",
+        "pcie": f"pcie, {card.lanes} lanes",
+    }
 
 
 @click.command()

@@ -102,9 +102,12 @@ class PcieBus:
         self._blocks.clear()
         self._words.clear()
         self._sent = self._taken = 0
-        self._write(AxiRegister.CONTROL, Control.FLUSH)
-        # What the flush let out is dropped by the card as the new lease begins.
+        # Epochs come again: no block of an old one may still lie in the ring.
+        self._device.tx[:, :BEAT_BYTES] = 0
+        # In this order: no beat of the old lease passes behind the flush, and the card drops what
+        # the flush lets out until something is sent.
         self._device.write(self._bridge(BlockRegister.LEASE), self._epoch)
+        self._write(AxiRegister.CONTROL, Control.FLUSH)
 
     def _start(self) -> None:
         """The DMA from the rings' first buffers on."""
@@ -161,25 +164,33 @@ class PcieBus:
         ring = self._device.tx
         while self._blocks:
             reached = self._reached()
-            if self._position < reached + _PREFETCHED:
+            if reached + _PREFETCHED > self._position:
                 self._position = reached + _AHEAD
             room = reached + len(ring) - self._position
             if room <= 0:
                 return
             batch = [self._blocks[k] for k in range(min(room, len(self._blocks)))]
-            for k, (kind, slot, payload) in enumerate(batch):
-                buffer = ring[(self._position + k) % len(ring)]
-                block = number(self._sent + k, self._epoch)
-                # The header last: a card that reads meanwhile takes a block only with its own.
+            buffers = [ring[(self._position + k) % len(ring)] for k in range(len(batch))]
+            for buffer, (_, _, payload) in zip(buffers, batch, strict=True):
                 buffer[BEAT_BYTES : BEAT_BYTES + len(payload)] = memoryview(payload)
+            if self._is_late():
+                continue
+            # Only now: the card has not read anything of these buffers, so it gets a header only
+            # with the whole of its payload.
+            for k, (buffer, (kind, slot, payload)) in enumerate(zip(buffers, batch, strict=True)):
+                block = number(self._sent + k, self._epoch)
                 buffer[:BEAT_BYTES] = memoryview(header(block, kind, slot, len(payload)))
-            if self._reached() + _PREFETCHED > self._position:
-                continue  # the card may have passed the first of them: once more, further on
+            if self._is_late():
+                continue
             self._position += len(batch)
             self._sent += len(batch)
             for _ in batch:
                 self._blocks.popleft()
             self._device.write(self._bridge(BlockRegister.SENT), self._sent & _INDEX)
+
+    def _is_late(self) -> bool:
+        """The card may have passed the first of the blocks: once more, further on."""
+        return self._reached() + _PREFETCHED > self._position
 
     def _reached(self) -> int:
         """The last buffer that the card has read whole since the start; 0 also before it has."""
