@@ -183,12 +183,14 @@ def test_bundle_of_another_plan_is_named(bench, tmp_path):
 
 def test_stream_closed_early_and_source_that_fails_leave_nothing_behind(bench):
     with bench.open() as board:
-        stream = board.stream(iter(bench.images))
-        next(stream)
-        with pytest.raises(errors.AcceleratorError, match="A stream is open"):
-            board.classify(bench.images[:1])
-        stream.close()
-        np.testing.assert_array_equal(board.scores(bench.images[-9:]), bench.right.scores[-9:])
+        for moment in (1, 5, 22, 40):
+            stream = board.stream(iter(bench.images))
+            for _ in range(moment):
+                next(stream)
+            with pytest.raises(errors.AcceleratorError, match="A stream is open"):
+                board.classify(bench.images[:1])
+            stream.close()
+            np.testing.assert_array_equal(board.scores(bench.images[-9:]), bench.right.scores[-9:])
 
         def interrupted():
             yield from bench.images[:20]
