@@ -36,9 +36,9 @@ def pcie_files(
     """
     card = get_card(plan.card or "")
     core = make_litepcie(card.pcie, work / _FOLDER, progress)
-    made = [*core.verilog, *core.memories, *core.headers]
+    made = [path.name for path in (*core.verilog, *core.memories, *core.headers)]
     for path in (work / _FOLDER).iterdir():
-        if path not in made:
+        if path.name not in made:
             path.unlink()
     mmcm = card.mmcm(plan.clock_hz)
     clkreq = "clkreq_n" in card.pins
@@ -50,7 +50,7 @@ def pcie_files(
     }
     for name, text in texts.items():
         (work / name).write_text(text)
-    names = [*texts, *(f"{_FOLDER}/{path.name}" for path in made)]
+    names = [*texts, *(f"{_FOLDER}/{name}" for name in made)]
     addresses = {
         "registers": CORE_WINDOW,
         "dma_status": core.dma_base + _READER + _LOOP_STATUS,

@@ -27,7 +27,8 @@ from xnorforge.gen.build_flow import Flow, synthesis_step
 from xnorforge.gen.build_result import read_result
 from xnorforge.gen.build_steps import run_step
 from xnorforge.gen.bundle import Bundle
-from xnorforge.gen.devices import get_device
+from xnorforge.gen.devices import FAMILIES, get_device
+from xnorforge.gen.errors import BundleError
 from xnorforge.gen.tools import Progress
 from xnorforge.sim.board import VirtualBoard
 from xnorforge.sim.cell_models import CELL_MODELS, UsedModels
@@ -82,9 +83,16 @@ def find_netlist(
     """The netlist of the bundle's bitstream, or that which a build would make.
 
     verilog: in place of the bundle's.
-    Raises ToolError when synthesis fails, BundleError for Verilog of another board.
+    Raises ToolError when synthesis fails, BundleError for Verilog of another board, or for a device
+    whose netlist no tool here makes.
     """
     plan = bundle.plan
+    device = get_device(plan.device)
+    if device.family.name not in FAMILIES:
+        raise BundleError(
+            f"{bundle.path} is for {device.title}, whose netlist Vivado makes: verify it at level "
+            "rtl"
+        )
     verilog = verilog or bundle.path / "accelerator.v"
     top = "xnorforge_core" if plan.board is None else "top"
     built = bundle.results / "build"
@@ -95,7 +103,6 @@ def find_netlist(
     with tempfile.TemporaryDirectory(prefix="xnorforge-") as folder:
         work = Path(folder)
         if plan.board is None:
-            device = get_device(plan.device)
             step = synthesis_step(verilog, device, work, top=top)
             log = work / "synthesis.log"
             run_step(step, work=work, log=log, cache=StepCache(), progress=progress)

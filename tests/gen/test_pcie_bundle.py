@@ -12,13 +12,14 @@ import pytest
 from xnorforge.gen import litepcie
 from xnorforge.gen.bundle import Bundle, compile_bundle
 from xnorforge.gen.cards import CARDS, get_card
-from xnorforge.gen.errors import PlanError
+from xnorforge.gen.errors import BundleError, PlanError
 from xnorforge.gen.extras import MissingPackageError
 from xnorforge.gen.mmcm import Mmcm
 from xnorforge.gen.pcie import dma_beat_bytes
 from xnorforge.gen.planner import make_plan
 from xnorforge.gen.tools import run_tool
 from xnorforge.sim.random_networks import dense_network
+from xnorforge.sim.verify import verify
 from xnorforge.sw.manifest import Manifest
 
 NETWORK = dense_network(np.random.default_rng(1), [98, 16, 5], "bit", 1)
@@ -30,8 +31,9 @@ def bundle(request, tmp_path_factory):
     return compile_bundle(NETWORK, plan, tmp_path_factory.mktemp("bundle") / "net")
 
 
-def test_bundle_is_whole_and_the_same_each_time(bundle, tmp_path):
-    again = compile_bundle(NETWORK, bundle.plan, tmp_path / "again")
+def test_bundle_is_whole_and_the_same_each_time(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = compile_bundle(NETWORK, bundle.plan, "again")
     assert again.manifest == bundle.manifest
     files = bundle.manifest["files"]
     script = (bundle.path / "vivado.tcl").read_text()
@@ -154,6 +156,11 @@ def test_clock_is_what_the_mmcm_makes():
     assert plan.at_clock(110e6).clock_hz == pytest.approx(110e6, rel=0.005)
     with pytest.raises(PlanError, match="Board litefury: its MMCM makes"):
         plan.at_clock(1e6)
+
+
+def test_netlist_is_vivados(bundle):
+    with pytest.raises(BundleError, match="whose netlist Vivado makes: verify it at level rtl"):
+        verify(bundle.path, "netlist", images=NETWORK.input.draw(np.random.default_rng(0), 2))
 
 
 def test_bitstream_is_vivados(bundle):
