@@ -49,6 +49,7 @@ _NEEDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "verify at level rtl": (("numba", "cocotb"), ("Python", *_COMPILER)),
     "verify at level netlist": (("numba", "cocotb"), ("Python", "yosys", *_COMPILER)),
     "virtual board (serve)": ((), ("Python", *_COMPILER)),
+    "PCIe boards (compile --link pcie)": (("litepcie",), ("Python", "yosys")),
     **{
         f"bitstreams for {_FAMILY_TITLES.get(name, name)}": (
             (),
@@ -227,6 +228,7 @@ def _packages() -> list[Check]:
         "": "everything",
         "build": "bitstreams, program",
         "sim": "predict, trace, verify, serve",
+        "pcie": "compile --link pcie",
         "train": "train",
     }
     checks = []
