@@ -87,7 +87,10 @@ class _Core:
         """The next client begins with a flush."""
 
     async def answer(self, question: dict) -> dict:
-        return await getattr(self, f"_{question['op']}")(question)
+        found = getattr(self, f"_{question['op']}", None)
+        if found is None:
+            raise ValueError(f"no such question: {question['op']!r}")
+        return await found(question)
 
     # --- questions ------------------------------------------------------------------------------
 

@@ -129,6 +129,8 @@ class ToyCard:
                 self._load.clear()
             return
         register = BlockRegister((register - 4096) // 4)
+        if not self._on and register is not BlockRegister.LEASE:
+            return  # they are 0 while the DMA is off
         self._registers[register] = word
         if register is BlockRegister.LEASE:
             self._registers |= {BlockRegister.SENT: 0, BlockRegister.TAKEN: 0}

@@ -11,6 +11,7 @@ says that the device went away. `sw.bus_link` sends images over it; there are tw
 import json
 import select
 import socket
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -47,8 +48,8 @@ class Bus(Protocol):
         """Take some of what is left of a weight load, all of it `first`: how many bytes."""
 
     @property
-    def idle(self) -> bool:
-        """All that was taken has reached the core."""
+    def pending(self) -> int:
+        """Pieces of a load that were taken and have not reached the core; 0 when all have."""
 
     def receive(self, timeout: float) -> list[bytes]:
         """Packets of results that have come, after at most `timeout` seconds."""
@@ -64,6 +65,13 @@ def packet_bytes(classes: int) -> int:
 def spoilt(packet: bytes) -> bool:
     """Whether a packet is of an image that was cut short or dropped."""
     return bool(int.from_bytes(packet[-_WORD:], "little") & WORD_SPOILT)
+
+
+class _Answer(dict[str, Any]):
+    """Raises BusLost for what it lacks."""
+
+    def __missing__(self, name: str) -> Any:
+        raise BusLost(f"its answer has no {name}")
 
 
 class LineServer:
@@ -114,15 +122,16 @@ class LineServer:
         self._socket.close()
 
     def _answer(self, timeout: float) -> dict[str, Any]:
+        end = time.monotonic() + timeout
         try:
             while b"\n" not in self._rest:
-                if not select.select([self._socket], [], [], timeout)[0]:
+                if not select.select([self._socket], [], [], max(0, end - time.monotonic()))[0]:
                     raise BusLost(f"no answer in {timeout:g} s")
                 data = self._socket.recv(1 << 20)
                 if not data:
                     raise BusLost("closed by the other end")
                 self._rest += data
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: closed by another thread
             raise BusLost(str(error)) from error
         line, self._rest = self._rest.split(b"\n", 1)
         try:
@@ -131,7 +140,7 @@ class LineServer:
             raise BusLost("its answer is no line of JSON") from error
         if not isinstance(found, dict) or "error" in found:
             raise BusLost(str(found.get("error") if isinstance(found, dict) else found))
-        return found
+        return _Answer(found)
 
 
 class SocketBus:
@@ -168,8 +177,8 @@ class SocketBus:
         return len(data)
 
     @property
-    def idle(self) -> bool:
-        return True  # `load` ends when the core has taken the last byte
+    def pending(self) -> int:
+        return 0  # `load` ends when the core has taken the last byte
 
     def receive(self, timeout: float) -> list[bytes]:
         if not self._on_the_way:

@@ -50,6 +50,7 @@ class BusLink:
         self._load: bytes | None = None
         self._load_slot = 0
         self._loaded = 0
+        self._least: tuple[float, int] = (0, 0)  # of a load, bytes and pieces still to go
         self._request: tuple[int, int] | None = None
         self._wanted = self._opened = self._held = self._delivered = False
         self._awake_at = self._moved_at = 0.0  # the owner last; data last
@@ -60,6 +61,8 @@ class BusLink:
         self, now: float, *, load: bytes | None = None, slot: int = 0, held: bool = False
     ) -> None:
         """Begin a lease that sends the images waiting, or with `load` loads weights to a slot."""
+        if load is not self._load:
+            self._least = (float("inf"), 0)
         self._load, self._load_slot = load, slot
         self._wanted, self._opened, self._held = True, False, held
         self.stranded = self._delivered = False
@@ -169,11 +172,13 @@ class BusLink:
             size = bus.load(part, self._load_slot, first=self._loaded == 0)
             self._loaded += size
             self._count(size)
-            if size:
-                self._heard(now)
-        if self._loaded == len(self._load) and bus.idle:
-            self._delivered = True
+        left = (len(self._load) - self._loaded, bus.pending)
+        self._delivered = left == (0, 0)
+        if left < self._least:  # of all leases of this load: one that never ends is no progress
+            self._least = left
             self._heard(now)
+        elif not self._delivered and now - max(self._moved_at, self._awake_at) > self._silence:
+            self.stranded = True
 
     def _send_images(self, bus: Bus, now: float) -> bool:
         """Whether the bus took any."""

@@ -71,14 +71,14 @@ class Connection:
 
     def close(self) -> None:
         """Release the port."""
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
 
     def start(self, *, load_always: bool = False) -> None:
         """Open the port; make sure of device, plan and weights; begin a lease."""
-        self._transport = self._connect()
         try:
+            self._transport = self._connect()
             self._meet()
             if load_always:
                 self._load_weights(self.digest, 0)

@@ -74,15 +74,18 @@ class DeviceFile:
 
     def __init__(self, path: str) -> None:
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._file = os.open(path, os.O_RDWR)
         except OSError as error:
             raise PortError(_why_not(path, error)) from error
+        except ValueError as error:  # a zero in it
+            raise PortError(f"{path!r} is no name of a device file: check it") from error
+        self.tx = self.rx = np.zeros((1, BLOCK_BYTES), np.uint8)
         self._maps: list[mmap.mmap] = []
         self._locked = False
         try:
             self._lock(path)
             offset, size, count, other_offset, other_size, other_count = _INFO.unpack(
-                self._ioctl(_IOCTL_INFO, bytes(_INFO.size))
+                _ioctl(self._file, _IOCTL_INFO, bytes(_INFO.size))
             )
             if {size, other_size} != {BLOCK_BYTES} or count != other_count:
                 raise PortError(
@@ -116,21 +119,27 @@ class DeviceFile:
         time.sleep(min(seconds, 50e-6))
 
     def close(self) -> None:
-        if self._file < 0:
+        # Another thread may be at work: from here on its questions are answered with BusLost, and
+        # the memory that it finds is nobody's.
+        file, self._file = self._file, -1
+        if file < 0:
             return
-        with contextlib.suppress(OSError, BusLost):
+        self.tx = self.rx = np.zeros_like(self.tx)
+        with contextlib.suppress(OSError):
             if self._locked:
-                self._switch(False)
-        # The memory is unmapped when nobody looks at it any more.
-        self.tx = self.rx = np.zeros((0, BLOCK_BYTES), np.uint8)
+                for number in (_IOCTL_WRITER, _IOCTL_READER):
+                    _ioctl(file, number, _SWITCH.pack(False, 0, 0))
+                # The end of the file would do it, too. But that comes when its memory is unmapped,
+                # and a traceback may hold that for as long as another one waits for the card.
+                _ioctl(file, _IOCTL_LOCK, _LOCK.pack(0, 0, 1, 1, 0, 0))
         for mapped in self._maps:
             with contextlib.suppress(BufferError):
                 mapped.close()
-        os.close(self._file)  # which gives the lock back
-        self._file = -1
+        os.close(file)
 
     def _lock(self, path: str) -> None:
-        *_, reader, writer = _LOCK.unpack(self._ioctl(_IOCTL_LOCK, _LOCK.pack(1, 1, 0, 0, 0, 0)))
+        asked = _LOCK.pack(1, 1, 0, 0, 0, 0)
+        *_, reader, writer = _LOCK.unpack(_ioctl(self._file, _IOCTL_LOCK, asked))
         if not (reader and writer):
             raise PortError(f"{path} is in use: close the other program first")
         self._locked = True
@@ -151,14 +160,17 @@ class DeviceFile:
 
     def _changed(self, number: int, data: bytes) -> bytes:
         try:
-            return self._ioctl(number, data)
+            return _ioctl(self._file, number, data)
         except OSError as error:
             raise BusLost(error.strerror or str(error)) from error
 
-    def _ioctl(self, number: int, data: bytes) -> bytes:
-        from fcntl import ioctl  # Linux has it, and so has the card
 
-        return ioctl(self._file, number, data)
+def _ioctl(file: int, number: int, data: bytes) -> bytes:
+    from fcntl import ioctl  # Linux has it, and so has the card
+
+    if file < 0:
+        raise OSError(errno.EBADF, "closed")
+    return ioctl(file, number, data)
 
 
 def _why_not(path: str, error: OSError) -> str:
@@ -186,15 +198,23 @@ class SimulatedDevice:
 
     def __init__(self, url: str) -> None:
         self._server = LineServer(url)
-        greeting = self._server.greeting
-        if greeting.get("device") != "litepcie" or greeting["buffer_bytes"] != BLOCK_BYTES:
-            self._server.close()
-            raise PortError(f"{url} is not a simulated PCIe card")
-        if not self._server.ask("lock")["ok"]:
-            self._server.close()
-            raise PortError(f"{url} is in use: close the other program first")
-        count = greeting["buffers"]
-        memory = np.memmap(greeting["memory"], np.uint8, "r+", shape=(2 * count, BLOCK_BYTES))
+        try:
+            greeting = self._server.greeting
+            if greeting.get("device") != "litepcie" or greeting["buffer_bytes"] != BLOCK_BYTES:
+                raise PortError(f"{url} is not a simulated PCIe card")
+            if not self._server.ask("lock")["ok"]:
+                raise PortError(f"{url} is in use: close the other program first")
+            count = greeting["buffers"]
+            memory = np.memmap(greeting["memory"], np.uint8, "r+", shape=(2 * count, BLOCK_BYTES))
+        except (OSError, TypeError, ValueError) as error:
+            self.close()
+            raise PortError(
+                f"{url} has its card's memory where this program cannot map it ({error}): "
+                "run both on one machine"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
         self.tx, self.rx = memory[:count], memory[count:]
 
     def read(self, address: int) -> int:

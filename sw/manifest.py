@@ -32,6 +32,10 @@ class Card:
     dma_status: int
     beat_bytes: int
 
+    def __post_init__(self) -> None:
+        if min(self.registers, self.dma_status) < 0 or self.beat_bytes not in (1, 2, 4, 8, 16):
+            raise ValueError(f"not a card: {self}")
+
 
 @dataclass(frozen=True)
 class ImageContract:
@@ -197,7 +201,7 @@ class Manifest:
             clock_hz=float(item["clock_hz"]),
             link=kind,
             baud=int(link["baud"]) if kind == "uart" else 0,
-            card=Card(*(link[name] for name in _CARD)) if kind == "pcie" else None,
+            card=Card(*(int(link[name]) for name in _CARD)) if kind == "pcie" else None,
             image=ImageContract.from_json(item["input"]),
             classes=int(item["output"]["classes"]),
             score_bytes=int(item["output"]["score_bytes"]) if kind == "uart" else WORD_BITS // 8,

@@ -34,8 +34,10 @@ _INDEX = (1 << INDEX_BITS) - 1
 _BRIDGE = 4096  # byte address of the bridge's registers behind the core's
 _AHEAD = 4  # buffers between where the card reads and where the host begins again
 _ROUNDS = 1 << 16  # the card counts them with 16 bits
+_LAST_EPOCH = 255
 _NOTHING = 0xFFFFFFFF
 _PREFETCHED = 2  # buffers behind the one it names that the card may have begun to read
+_TRIES = 16  # to be in time; a card that reads on and on may be too fast for ever
 
 
 def open_card(port: str, card: Card, classes: int) -> "PcieBus":
@@ -61,13 +63,12 @@ class PcieBus:
     ) -> None:
         self._device, self._card = device, card
         self._packet_bytes = packet_bytes(classes)
-        self._epoch = random.Random(seed).randrange(1, 256)
+        self._epoch = random.Random(seed).randrange(1, _LAST_EPOCH + 1)
         # To the card. Positions count buffers since the DMA was started.
         self._blocks: deque[tuple[BlockKind, int, bytes]] = deque()  # not yet in the ring
         self._position = 0  # where the next block goes
         self._seen = 0  # how far the card has read
         self._sent = 0  # blocks of this lease
-        self._taken = 0  # of them, as the card said last
         # From the card.
         self._next = 0  # index of the next block
         self._granted = 0  # the card begins no block with this index
@@ -81,8 +82,10 @@ class PcieBus:
     def _word(self, address: int) -> int:
         """Of BAR 0. Raises BusLost where the card is gone: then every word reads as ones."""
         word = self._device.read(address)
-        if word == _NOTHING and self._device.read(self._card.registers) == _NOTHING:
-            raise BusLost("the card does not answer")
+        if word == _NOTHING:
+            if self._device.read(self._card.registers) == _NOTHING:
+                raise BusLost("the card does not answer")
+            word = self._device.read(address)  # it may have come back just now
         return word
 
     def _write(self, register: int, word: int) -> None:
@@ -98,11 +101,13 @@ class PcieBus:
             self._granted & _INDEX
         ):
             self._start()  # or again: a reset stopped the DMA, and took the credit
-        self._epoch = self._epoch % 255 + 1
+        elif self._epoch == _LAST_EPOCH:
+            self._start()  # what is still on the way, either way, is of an epoch that comes again
+        self._epoch = self._epoch % _LAST_EPOCH + 1
         self._blocks.clear()
         self._words.clear()
-        self._sent = self._taken = 0
-        # Epochs come again: no block of an old one may still lie in the ring.
+        self._sent = 0
+        # Numbers may come again: no block of an old lease may still lie in the ring.
         self._device.tx[:, :BEAT_BYTES] = 0
         # In this order: no beat of the old lease passes behind the flush, and the card drops what
         # the flush lets out until something is sent.
@@ -145,15 +150,13 @@ class PcieBus:
         return min(room, len(data))
 
     @property
-    def idle(self) -> bool:
-        if self._blocks:
-            self._push()
-        if not self._blocks and self._taken != self._sent:
-            self._taken = self._word(self._bridge(BlockRegister.TAKEN)) & _INDEX
-        if not self._blocks and self._taken == self._sent & _INDEX:
-            return True
-        self._device.pause(1e-3)
-        return False
+    def pending(self) -> int:
+        self._push()
+        taken = self._word(self._bridge(BlockRegister.TAKEN))
+        left = len(self._blocks) + (self._sent - taken & _INDEX)
+        if left:
+            self._device.pause(1e-3)
+        return left
 
     def _queue(self, kind: BlockKind, slot: int, data: bytes) -> None:
         for start in range(0, len(data), PAYLOAD_BYTES):
@@ -162,7 +165,9 @@ class PcieBus:
     def _push(self) -> None:
         """Put blocks into buffers that the card has not fetched, and count them as sent."""
         ring = self._device.tx
-        while self._blocks:
+        for _ in range(_TRIES):
+            if not self._blocks:
+                return
             reached = self._reached()
             if reached + _PREFETCHED > self._position:
                 self._position = reached + _AHEAD
@@ -181,6 +186,9 @@ class PcieBus:
                 block = number(self._sent + k, self._epoch)
                 buffer[:BEAT_BYTES] = memoryview(header(block, kind, slot, len(payload)))
             if self._is_late():
+                # Other payloads come into some of these buffers: not under these headers.
+                for buffer in buffers:
+                    buffer[:BEAT_BYTES] = 0
                 continue
             self._position += len(batch)
             self._sent += len(batch)

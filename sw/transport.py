@@ -121,7 +121,7 @@ class SocketTransport:
             if not readable:
                 return b""
             data = self._socket.recv(_CHUNK)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: closed by another thread
             raise TransportLost(str(error)) from error
         if not data:
             raise TransportLost("closed by the other end")

@@ -9,9 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xnorforge.sim.toy_board import OTHER, WEIGHTS, toy_bundle, toy_images, toy_load, toy_scores
+from xnorforge.sim.toy_board import (
+    OTHER,
+    WEIGHTS,
+    toy_bundle,
+    toy_images,
+    toy_load,
+    toy_scores,
+)
 from xnorforge.sim.toy_card import CARD, ToyCard
 from xnorforge.sw import endpoint, errors, litepcie
+from xnorforge.sw.blocks import BLOCK_BYTES
 from xnorforge.sw.driver import Accelerator
 from xnorforge.sw.pcie import PcieBus
 from xnorforge.sw.protocol import crc32
@@ -210,3 +218,88 @@ def test_ioctls_are_those_of_the_drivers_header(tmp_path):
         litepcie._IOCTL_INFO,
         litepcie._IOCTL_LOCK,
     ]
+
+
+# --- leases ---------------------------------------------------------------------------------------
+
+
+def test_numbers_that_come_again_bring_no_old_results(bundle, plugged):
+    """255 leases later the epoch is the same, and the old one's results still lie in the ring."""
+    card = plugged(ToyCard())
+    images = toy_images(1500)
+    with Accelerator.open(bundle, "card") as board:
+        stream = board.stream(iter(images))
+        next(stream)
+        stream.close()
+        for _ in range(100):
+            card.pause(0)  # the rest of the results comes
+        for _ in range(254):  # a lease each, in which nothing is sent
+            with pytest.raises(errors.ImageError):
+                next(board.stream(iter([np.zeros(3, np.uint8)])))
+        assert (board.scores(images[:9]) == toy_scores(images[:9])).all()
+
+
+class Racer(ToyCard):
+    """It reads on and on, four buffers between two looks at how far it is."""
+
+    def read(self, address):
+        if address == CARD.dma_status:
+            self.looks = getattr(self, "looks", 0) + 4
+            return self.looks // len(self.tx) << 16 | self.looks % len(self.tx)
+        return super().read(address)
+
+
+def test_card_that_is_always_too_fast_is_an_error(bundle, plugged):
+    card = plugged(Racer())
+    board = Accelerator.open(bundle, "card", timeout=0.3)
+    with pytest.raises(errors.LinkLostError, match="answers but takes and gives no data"):
+        board.classify(toy_images(3))
+    with pytest.raises(errors.LinkLostError, match="answers but takes and gives no data"):
+        board.load_weights(toy_load(OTHER))
+    board.close()
+    assert not card._in_use
+
+
+def test_no_header_is_seen_over_another_blocks_payload():
+    """However far a card reads ahead: what it fetched is a block as it was meant, or none."""
+    rings = np.zeros((2, 64, BLOCK_BYTES), np.uint8)
+
+    class Card(ToyCard):
+        at, looks, fetched = 0, 0, {}
+
+        def read(self, address):
+            if address != CARD.dma_status:
+                return 0
+            self.looks += 1
+            for _ in range((0, 0, 0, 3, 0, 5, 0, 1)[self.looks % 8]):
+                self.at += 1
+                buffer = self.tx[(self.at + 1) % len(self.tx)]  # it is reading this one
+                if buffer[12:16].any():
+                    index, first = int(buffer[0]), int(buffer[16])
+                    assert index == first, (index, first)
+            return self.at // len(self.tx) << 16 | self.at % len(self.tx)
+
+    card = Card()
+    card.tx, card.rx = rings
+    bus = PcieBus(card.opened(), CARD, 3)
+    bus.begin()
+    load = b"".join(bytes([k]) * (BLOCK_BYTES - 16) for k in range(30))
+    assert bus.load(load, 0, first=True) == len(load)
+    while card.looks < 400 and bus._blocks:
+        assert bus.pending
+    assert not bus._blocks
+
+
+def test_reset_in_the_middle_of_a_load_is_recovered(bundle, plugged):
+    card = plugged(ToyCard())
+    images = toy_images(9)
+    resets = iter([True])
+
+    def progress(done, total):
+        if total > 1000 and card._load == b"" and next(resets, False):
+            card.power_cycle()
+
+    with Accelerator.open(bundle, "card", timeout=1.0, progress=progress) as board:
+        board.load_weights(toy_load(OTHER))
+        assert (board.scores(images) == toy_scores(images, OTHER)).all()
+        assert next(resets, None) is None and board.statistics.reconnects == 0
