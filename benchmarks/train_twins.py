@@ -128,7 +128,11 @@ def markdown(runs: dict[str, dict[str, Any]]) -> str:
     for run in runs.values():
         # All that a run depends on but its seed.
         settings = {name: value for name, value in run["settings"].items() if name != "seed"}
-        key = (run["recipe"], run["data"], json.dumps([settings, run["train_images"]]))
+        key = (
+            run["recipe"],
+            run["data"],
+            json.dumps([settings, run["train_images"]], sort_keys=True),
+        )
         groups.setdefault(key, {kind: {} for kind in KINDS})[run["kind"]][run["seed"]] = run
     for (recipe, data, _), kinds in sorted(groups.items()):
         some = next(run for kind in kinds.values() for run in kind.values())
