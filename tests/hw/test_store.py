@@ -380,8 +380,8 @@ def test_parameter_errors():
         StoreConfig(8, 4, "flash")
     with pytest.raises(ValueError, match="'spram' does not exist on family 'ecp5'"):
         StoreConfig(8, 4, "spram", "ecp5")
-    with pytest.raises(ValueError, match=r"family must be one of ice40, .*, not 'xilinx'"):
-        StoreConfig(8, 4, "lut", "xilinx")
+    with pytest.raises(ValueError, match=r"family must be one of ice40, .*, not 'altera'"):
+        StoreConfig(8, 4, "lut", "altera")
     config = StoreConfig(8, 2)
     with pytest.raises(ValueError, match="depth 2 cannot take 3 words"):
         config.check([1, 2, 3])
