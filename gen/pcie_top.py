@@ -12,16 +12,11 @@ from pathlib import Path
 
 from xnorforge.gen.litepcie import LitePcieConfig
 from xnorforge.gen.mmcm import Mmcm
+from xnorforge.gen.pcie import ADDRESS_BITS, PCIE
 
-__all__ = ["ADDRESS_BITS", "PCIE", "TOP", "pcie_top", "pcie_top_constraints"]
+__all__ = ["TOP", "pcie_top", "pcie_top_constraints"]
 
 TOP = "top"
-PCIE = "xnorforge_pcie"
-"""The module behind LitePCIe's core."""
-
-ADDRESS_BITS = 13
-"""Of its registers: the core's page, and the DMA bridge's."""
-
 _TEMPLATE = Path(__file__).parent / "data" / "pcie" / "top.v.in"
 _MMCMS = {"S7PCIEPHY": "MMCME2_BASE", "USPPCIEPHY": "MMCME4_BASE"}
 

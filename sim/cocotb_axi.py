@@ -15,21 +15,13 @@ import logging
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.clock import Clock
-from cocotb.triggers import Event, First, RisingEdge, Timer
-from cocotbext.axi import (
-    AxiLiteBus,
-    AxiLiteMaster,
-    AxiStreamBus,
-    AxiStreamFrame,
-    AxiStreamSink,
-    AxiStreamSource,
-)
+from cocotb.triggers import Event, First, Timer
+from cocotbext.axi import AxiStreamFrame
 
+from xnorforge.sim.axi_ends import AxiEnds, coin
 from xnorforge.sw.protocol import AxiRegister, Control
 
 __all__ = ["drive_axi"]
@@ -51,26 +43,13 @@ async def drive_axi(dut) -> None:
         (folder / "found.json").write_text(json.dumps(found))
 
 
-class _Bench:
+class _Bench(AxiEnds):
     """The masters and the sink of one core."""
 
     def __init__(self, dut, job: dict, images: np.ndarray) -> None:
-        self.dut, self.images = dut, images
-        self.period = job["bus_period"]
+        super().__init__(dut, job)
+        self.images = images
         self.random = random.Random(job["seed"])
-        Clock(dut.aclk, self.period, "step").start(start_high=False)
-        if job["core_period"] is not None:
-            Clock(dut.core_clk, job["core_period"], "step").start(start_high=False)
-        dut.aresetn.value = 0
-        given = (dut.aclk, dut.aresetn, False)
-        self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), *given)
-        self.image = self._stream(AxiStreamSource, "s_axis_image", given)
-        self.weights = self._stream(AxiStreamSource, "s_axis_weights", given)
-        self.result = self._stream(AxiStreamSink, "m_axis_result", given)
-
-    def _stream(self, kind: Any, name: str, given: tuple) -> Any:
-        bus = AxiStreamBus.from_prefix(self.dut, name)
-        return kind(bus, *given, byte_lanes=len(bus.tdata) // 8)
 
     async def do(self, step: dict) -> dict:
         self._stalls(step["idle"], step["stall"])
@@ -84,22 +63,8 @@ class _Bench:
         sinks = [self.result, bus.write_if.b_channel, bus.read_if.r_channel]
         for share, ends in ((idle, masters), (stall, sinks)):
             for end in ends:
-                end.set_pause_generator(self._coin(share) if share else None)
+                end.set_pause_generator(coin(self.random.random(), share) if share else None)
                 end.pause = False
-
-    def _coin(self, share: float) -> Any:
-        own = random.Random(self.random.random())
-        while True:
-            yield own.random() < share
-
-    async def reset(self, cycles: int) -> None:
-        dut = self.dut
-        dut.aresetn.value = 0
-        await Timer(self.period * cycles, "step")
-        self.image.clear()
-        self.weights.clear()
-        dut.aresetn.value = 1
-        await RisingEdge(dut.aclk)
 
     # --- steps ----------------------------------------------------------------------------------
 

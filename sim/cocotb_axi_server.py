@@ -16,25 +16,18 @@ import logging
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import cocotb
-from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge, Timer
-from cocotbext.axi import (
-    AxiLiteBus,
-    AxiLiteMaster,
-    AxiStreamBus,
-    AxiStreamFrame,
-    AxiStreamSink,
-    AxiStreamSource,
-)
+from cocotb.triggers import Timer
+from cocotbext.axi import AxiStreamFrame
 
+from xnorforge.sim.axi_ends import AxiEnds, coin
 from xnorforge.sim.line_server import serve_lines
 
 __all__ = ["serve_axi"]
 
 _WORD = 4
+_RESET_CYCLES = 8
 _PATIENCE = 2_000  # cycles that `results` waits
 _QUIET = 500  # cycles without a packet after a flush
 
@@ -44,41 +37,20 @@ async def serve_axi(dut) -> None:
     logging.getLogger("cocotb").setLevel(logging.WARNING)
     folder = Path(os.environ["XNORFORGE_JOB"])
     core = _Core(dut, json.loads((folder / "job.json").read_text()))
-    await core.reset()
+    await core.reset(_RESET_CYCLES)
     await serve_lines(folder, core.greet, core.answer, core.leave)
 
 
-class _Core:
+class _Core(AxiEnds):
     """The masters and the sink of one core."""
 
     def __init__(self, dut, job: dict) -> None:
-        self.dut, self.period = dut, job["bus_period"]
-        Clock(dut.aclk, self.period, "step").start(start_high=False)
-        if job["core_period"] is not None:
-            Clock(dut.core_clk, job["core_period"], "step").start(start_high=False)
-        dut.aresetn.value = 0
-        given = (dut.aclk, dut.aresetn, False)
-        self.registers = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), *given)
-        self.image = self._stream(AxiStreamSource, "s_axis_image", given)
-        self.weights = self._stream(AxiStreamSource, "s_axis_weights", given)
-        self.result = self._stream(AxiStreamSink, "m_axis_result", given)
+        super().__init__(dut, job)
         self.beat = len(dut.s_axis_image_tdata) // 8
         draw = random.Random(job["seed"])
         for end in (self.image, self.weights, self.result):
             if job["stall"]:
-                end.set_pause_generator(_coin(draw.random(), job["stall"]))
-
-    def _stream(self, kind: Any, name: str, given: tuple) -> Any:
-        bus = AxiStreamBus.from_prefix(self.dut, name)
-        return kind(bus, *given, byte_lanes=len(bus.tdata) // 8)
-
-    async def reset(self) -> None:
-        self.dut.aresetn.value = 0
-        await Timer(self.period * 8, "step")
-        for end in (self.image, self.weights, self.result):
-            end.clear()
-        self.dut.aresetn.value = 1
-        await RisingEdge(self.dut.aclk)
+                end.set_pause_generator(coin(draw.random(), job["stall"]))
 
     async def greet(self) -> dict:
         return {"device": "axi"}
@@ -137,11 +109,6 @@ class _Core:
         return {"packets": packets}
 
     async def _reset(self, question: dict) -> dict:
-        await self.reset()
+        await self.reset(_RESET_CYCLES)
+        self.result.clear()
         return {}
-
-
-def _coin(seed: float, share: float) -> Any:
-    own = random.Random(seed)
-    while True:
-        yield own.random() < share

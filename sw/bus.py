@@ -10,20 +10,17 @@ says that the device went away. `sw.bus_link` sends images over it; there are tw
 
 import json
 import select
-import socket
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from xnorforge.sw.errors import PortError
 from xnorforge.sw.protocol import WORD_BITS, WORD_SPOILT, AxiRegister, Control
-from xnorforge.sw.transport import TransportLost
+from xnorforge.sw.transport import CONNECT_S, TransportLost, connect_socket
 
 __all__ = ["Bus", "BusLost", "LineServer", "SocketBus", "packet_bytes", "spoilt"]
 
 _WORD = WORD_BITS // 8
-_CONNECT_S = 5.0
 _ANSWER_S = 600.0  # a simulation takes its time
 _MOST_ON_THE_WAY = 64  # images
 
@@ -85,24 +82,10 @@ class LineServer:
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            where = urlsplit(url)
-            host, number = where.hostname, where.port
-        except ValueError:
-            host = number = None
-        if where.scheme != "socket" or not host or not number:
-            raise PortError(f"{url} is not a socket address: write socket://host:port")
-        try:
-            self._socket = socket.create_connection((host, number), timeout=_CONNECT_S)
-        except OSError as error:
-            raise PortError(
-                f"{url} does not answer ({error.strerror or error}): start the simulated board, "
-                "or check its port number"
-            ) from error
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connect_socket(url, "simulated board")
         self._rest = b""
         try:
-            self.greeting = self._answer(_CONNECT_S)
+            self.greeting = self._answer(CONNECT_S)
         except BusLost as error:
             self.close()
             raise PortError(

@@ -7,13 +7,12 @@ A bus loses nothing but in a reset. Every image is kept until its result has com
 that a new lease can send it again: after a reset, a packet that was cut off, or long silence.
 """
 
-from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
 from xnorforge.sw.bus import Bus, packet_bytes, spoilt
 from xnorforge.sw.errors import DeviceFaultError
-from xnorforge.sw.link import LinkCounts
+from xnorforge.sw.lease import Lease
 from xnorforge.sw.protocol import LABEL_BYTES, Register
 
 __all__ = ["BusLink"]
@@ -22,7 +21,7 @@ _WAIT_S = 0.02  # longest wait for results before the time is looked at again
 _IMAGES = 4096  # offered in one go
 
 
-class BusLink:
+class BusLink(Lease):
     """One end of a lease over a bus. Members as `HostLink` has them.
 
     Parameters
@@ -34,26 +33,16 @@ class BusLink:
     backlog_bytes = 1 << 17
 
     def __init__(self, *, classes: int, silence: float) -> None:
-        self.records: deque[bytes] = deque()
-        self.counts = LinkCounts()
-        self.heard_at = self.progress_at = 0.0
-        self.model = 0
-        self.slots: dict[int, int] = {}
-        self.stranded = False
-        self.values: tuple[int, ...] | None = None
+        super().__init__()
         self._packet_bytes = packet_bytes(classes)
         self._silence = silence
-        self._waiting: deque[tuple[bytes, int]] = deque()  # images without a result, their models
-        self._sent = 0  # the first so many of them, in this lease
+        self._sent = 0  # the first so many of those that wait, in this lease
         self._furthest = 0  # and in any
         self._unsent_bytes = 0
-        self._load: bytes | None = None
-        self._load_slot = 0
         self._loaded = 0
         self._least: tuple[float, int] = (0, 0)  # of a load, bytes and pieces still to go
-        self._request: tuple[int, int] | None = None
-        self._wanted = self._opened = self._held = self._delivered = False
-        self._awake_at = self._moved_at = 0.0  # the owner last; data last
+        self._wanted = self._delivered = False
+        self._moved_at = 0.0  # data, last
 
     # --- what the owner asks for --------------------------------------------------------------
 
@@ -71,19 +60,10 @@ class BusLink:
         self.counts.leases += 1
         self._awake_at = now
 
-    def release(self) -> None:
-        """Let the data of a held lease go."""
-        self._held = False
-
     def submit(self, image: bytes) -> None:
         """Queue an image; its record will be appended to `records`."""
         self._waiting.append((image, self.model))
         self._unsent_bytes += len(image)
-
-    @property
-    def models(self) -> set[int]:
-        """Models of the images without a result."""
-        return {model for _, model in self._waiting}
 
     def drop(self) -> None:
         """Forget images and lease; the next use begins with `open`."""
@@ -100,10 +80,6 @@ class BusLink:
         self._unsent_bytes = sum(len(image) for image, _ in self._waiting)
         self.stranded = False
 
-    def touch(self, now: float) -> None:
-        """The owner was away: silence counts from here."""
-        self._awake_at = now
-
     def request(self, address: int, count: int, now: float) -> None:
         """Ask for registers; `values` is None until they have come."""
         self.values = None
@@ -115,21 +91,6 @@ class BusLink:
     @property
     def unsent_bytes(self) -> int:
         return self._unsent_bytes if self._load is None else len(self._load) - self._loaded
-
-    @property
-    def waiting_count(self) -> int:
-        """Images whose result has not come."""
-        return len(self._waiting)
-
-    @property
-    def takes_images(self) -> bool:
-        """A lease for images runs."""
-        return self._opened and not self.stranded and self._load is None
-
-    @property
-    def opened(self) -> bool:
-        """The device is in the lease."""
-        return self._opened
 
     @property
     def delivered(self) -> bool:

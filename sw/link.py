@@ -10,11 +10,11 @@ position the device names (go-back-N); a lost result by a new lease that begins 
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cobs import cobs
 
 from xnorforge.sw.errors import DeviceFaultError
+from xnorforge.sw.lease import Lease, LinkCounts
 from xnorforge.sw.protocol import (
     CRC_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -63,21 +63,8 @@ class Deframer:
         return frames
 
 
-@dataclass
-class LinkCounts:
-    """What happened on the line, seen from the host."""
-
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    payload_sent: int = 0
-    payload_resent: int = 0
-    bad_frames: int = 0
-    went_back: int = 0
-    leases: int = 0
-
-
-class HostLink:
-    """One end of a lease, begun anew whenever that is needed.
+class HostLink(Lease):
+    """A `Lease` on a serial line.
 
     The owner calls `transmit` for bytes to write and `receive` with what was read, often enough,
     with a clock of its own. Images go in by `submit`, records come out of `records`, in order.
@@ -85,17 +72,6 @@ class HostLink:
     Parameters
     ----------
     seed : for the choice of lease numbers; None for a random one.
-
-    Attributes
-    ----------
-    records: result records, oldest first; the owner takes them out.
-    model: the model that images submitted from now on are for: any key. slots: where the device
-        holds each; one of two slots at most is asked for what is not in it.
-    values: registers that were asked for, None until they have come.
-    heard_at, progress_at: when the device last gave a sign; when it last took or gave data.
-    stranded: the device has left the lease (another host, a reset) or fallen silent: make sure
-        that it is still the same device with the same weights, in a new lease.
-    counts: LinkCounts.
 
     Raises
     ------
@@ -106,7 +82,6 @@ class HostLink:
     """Images are packed this far ahead of the line."""
 
     # What `_begin_lease` sets; positions: 0 <= consumed <= acked <= next <= highest.
-    _opened: bool
     _out: bytearray
     _consumed: int
     _acked: int
@@ -117,30 +92,19 @@ class HostLink:
     _record: bytearray
 
     def __init__(self, *, seed: int | None = None) -> None:
-        self.records: deque[bytes] = deque()
-        self.counts = LinkCounts()
-        self.heard_at = self.progress_at = 0.0
+        super().__init__()
         self._random = random.Random(seed)
         self._deframer = Deframer()
         self._record_bytes = 1
         self._buffer = self._window = 1024
-        self.model = 0
-        self.slots: dict[int, int] = {}
-        self._waiting: deque[tuple[bytes, int]] = deque()  # images without a result, their models
         self._runs: deque[tuple[int, int]] = deque()  # of images of one model: it, and their end
-        self._load: bytes | None = None
-        self._load_slot = 0
         self._lease = 0
         self._device_lease = 0
         self._epoch = 0
-        self._held = False
-        self.stranded = False
         self._begin_lease()
-        self._timer = self._awake_at = 0.0
+        self._timer = 0.0
         self._probe = PROBE_S
-        self._request: tuple[int, int] | None = None
         self._tag = 0
-        self.values: tuple[int, ...] | None = None
 
     # --- what the owner asks for --------------------------------------------------------------
 
@@ -169,10 +133,6 @@ class HostLink:
         self._awake_at = self._timer = now
         self._probe = PROBE_S
 
-    def release(self) -> None:
-        """Let the data of a held lease go."""
-        self._held = False
-
     def submit(self, image: bytes) -> None:
         """Queue an image; its record will be appended to `records`."""
         self._waiting.append((image, self.model))
@@ -184,11 +144,6 @@ class HostLink:
         if self._runs and self._runs[-1][0] == model:
             self._runs.pop()
         self._runs.append((model, end))
-
-    @property
-    def models(self) -> set[int]:
-        """Models of the images without a result."""
-        return {model for _, model in self._waiting}
 
     def drop(self) -> None:
         """Forget images and lease; the next use begins with `open`."""
@@ -203,10 +158,6 @@ class HostLink:
         self._load = self._request = None
         self.stranded = False
         self._begin_lease()
-
-    def touch(self, now: float) -> None:
-        """The owner was away: silence counts from here."""
-        self._awake_at = now
 
     def request(self, address: int, count: int, now: float) -> None:
         """Ask for registers; `values` is None until they have come."""
@@ -223,21 +174,6 @@ class HostLink:
     def can_send(self) -> bool:
         """`transmit` has data to give at once."""
         return self._opened and not self.stranded and self._sendable() > 0
-
-    @property
-    def waiting_count(self) -> int:
-        """Images whose result has not come."""
-        return len(self._waiting)
-
-    @property
-    def takes_images(self) -> bool:
-        """A lease for images runs."""
-        return self._opened and not self.stranded and self._load is None
-
-    @property
-    def opened(self) -> bool:
-        """The device is in the lease."""
-        return self._opened
 
     @property
     def delivered(self) -> bool:

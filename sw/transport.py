@@ -19,6 +19,7 @@ from xnorforge.sw.errors import PortError
 __all__ = ["SerialTransport", "SocketTransport", "Transport", "TransportLost", "open_transport"]
 
 _CHUNK = 65536
+CONNECT_S = 5.0
 _WRITE_TIMEOUT_S = 2.0
 
 
@@ -39,6 +40,26 @@ def open_transport(port: str, baud: int) -> Transport:
     if port.startswith("socket://"):
         return SocketTransport(port)
     return SerialTransport(port, baud)
+
+
+def connect_socket(url: str, what: str) -> socket.socket:
+    """A connection to `socket://host:port`, where a `what` listens. Raises PortError."""
+    try:
+        where = urlsplit(url)
+        scheme, host, number = where.scheme, where.hostname, where.port
+    except ValueError:
+        scheme, host, number = "", None, None
+    if scheme != "socket" or not host or not number:
+        raise PortError(f"{url} is not a socket address: write socket://host:port")
+    try:
+        connected = socket.create_connection((host, number), timeout=CONNECT_S)
+    except OSError as error:
+        raise PortError(
+            f"{url} does not answer ({error.strerror or error}): start the {what}, "
+            "or check its port number"
+        ) from error
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
 
 
 class SerialTransport:
@@ -90,22 +111,8 @@ class SocketTransport:
     """A TCP connection, such as the virtual board's."""
 
     def __init__(self, url: str) -> None:
-        try:
-            where = urlsplit(url)
-            host, number = where.hostname, where.port
-        except ValueError:
-            host = number = None
-        if not host or not number:
-            raise PortError(f"{url} is not a socket address: write socket://host:port")
-        try:
-            self._socket = socket.create_connection((host, number), timeout=5)
-        except OSError as error:
-            raise PortError(
-                f"{url} does not answer ({error.strerror or error}): start the virtual board, "
-                "or check its port number"
-            ) from error
+        self._socket = connect_socket(url, "virtual board")
         self._socket.settimeout(_WRITE_TIMEOUT_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data: bytes) -> None:
         try:

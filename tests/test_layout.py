@@ -30,6 +30,7 @@ DRIVER = (
     "endpoint",
     "errors",
     "images",
+    "lease",
     "link",
     "litepcie",
     "manifest",

@@ -161,7 +161,7 @@ def test_links_do_not_take_each_others_ports(bundle, tmp_path, monkeypatch):
     serial = toy_bundle(tmp_path / "serial")
     with pytest.raises(errors.ForeignDeviceError, match="is not an xnorforge accelerator"):
         Accelerator.open(serial, Lines(_line(**GREETING), *[b""] * 1000).port, timeout=0.3)
-    monkeypatch.setattr("xnorforge.sw.bus._CONNECT_S", 0.2)
+    monkeypatch.setattr("xnorforge.sw.bus.CONNECT_S", 0.2)
     message = "does not answer as a simulated board does"
     with ToyBoard(toy_device()) as board, pytest.raises(errors.PortError, match=message):
         Accelerator.open(bundle, board.port)
