@@ -21,8 +21,9 @@ from amaranth.lib.wiring import In
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.boards import get_board
 from xnorforge.gen.devices import Device, get_device
+from xnorforge.gen.layer_plan import LayerPlan
 from xnorforge.gen.network import Dense, Network
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.plan import Plan
 from xnorforge.gen.resource_terms import CONSTANT_WORDS, ELEMENT_ACC_WIDTH
 from xnorforge.gen.verilog import accelerator_verilog, to_verilog
 from xnorforge.hw.head import ArgMaxHead, HeadConfig

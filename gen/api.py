@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from xnorforge.gen.bundle import Bundle
     from xnorforge.gen.clock_search import ClockSearch
     from xnorforge.gen.exchange import ModelWeights
+    from xnorforge.gen.layer_plan import LayerPlan, StreamPlan
     from xnorforge.gen.network import Network
-    from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
+    from xnorforge.gen.plan import Plan
     from xnorforge.gen.program import ProgramResult
     from xnorforge.gen.trace import Trace
     from xnorforge.sim.verify import VerifyReport

@@ -10,23 +10,34 @@ from dataclasses import dataclass, field, replace
 from math import gcd
 
 from xnorforge.gen.cycles import StageConfig
+from xnorforge.gen.layer_plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import INPUT, Network
-from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan, WindowPlan
+from xnorforge.gen.plan import Plan
 from xnorforge.hw.boot_rom import BootRomConfig
 from xnorforge.hw.head import HeadConfig
 from xnorforge.hw.mvu import MvuConfig
+from xnorforge.hw.shared_spram import SpramShare
 from xnorforge.hw.store import StoreConfig
 from xnorforge.hw.width import WidthConverterConfig
 from xnorforge.hw.window import WindowConfig
 from xnorforge.sw import protocol
 
-__all__ = ["IMAGE", "CoreParts", "Wire", "conversions", "core_parts", "weights_load"]
+__all__ = [
+    "IMAGE",
+    "SHARED_SPRAM",
+    "CoreParts",
+    "Wire",
+    "conversions",
+    "core_parts",
+    "weights_load",
+]
 
 Wire = tuple[int, int]
 """A stream: index of the stage that gives it, and of that stage's output."""
 
 IMAGE = -1  # the stage of the image stream
+SHARED_SPRAM = "shared SPRAM"  # who owns what stores read in turn
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,8 @@ class CoreParts:
     stage takes. owners: the layer each stage belongs to, a converter to the one it feeds; "head".
     stores: (name, config, words) in the weight chain's order; constant ones among them are no
     part of the chain. patchable: nothing but words of memories depends on the network's numbers.
-    slots: models that the stores hold.
+    slots: models that the stores hold. shared: the SPRAMs that stores read in turn, each as the
+    (name, share) of its stores.
     """
 
     beats: int
@@ -47,6 +59,7 @@ class CoreParts:
     stores: tuple[tuple[str, StoreConfig, list[int]], ...] = field(repr=False)
     patchable: bool = False
     slots: int = 1
+    shared: tuple[tuple[tuple[str, SpramShare], ...], ...] = ()
 
     @property
     def head(self) -> HeadConfig:
@@ -114,6 +127,7 @@ def core_parts(network: Network, plan: Plan) -> CoreParts:
         ),
         plan.patchable,
         plan.slots,
+        tuple(tuple(stores) for _, stores in sorted(builder.shared.items())),
     )
 
 
@@ -159,6 +173,7 @@ class _Builder:
         self.wires: list[tuple[Wire, ...]] = []
         self.owners: list[str] = []
         self.stores: list[tuple[str, StoreConfig, list[int]]] = []
+        self.shared: dict[int, list[tuple[str, SpramShare]]] = {}
         self._consumers = network.consumers()
         self._waiting: dict[str, list[_Stream]] = {}
         value = network.input.value
@@ -228,6 +243,8 @@ class _Builder:
         stream = self.put(name, config, stream, elements=config.rows, bits=bits)
         stream = replace(stream, lanes=config.pe)
         self.store(f"{name}.weights", config.weight_config, config.weight_words(layer.matrix))
+        if folds.spram_share is not None:
+            self.shared.setdefault(folds.port, []).append((f"{name}.weights", folds.spram_share))
         presets = config.preset_words(layer.matrix, layer.engine_bank, layer.offsets)
         self.store(f"{name}.presets", config.preset_config, presets)
         thresholds = folds.threshold_config(family, layer)

@@ -25,10 +25,11 @@ from xnorforge.gen.assembly import CoreParts, core_parts, weights_load
 from xnorforge.gen.axi_files import axi_files
 from xnorforge.gen.cycles import predict
 from xnorforge.gen.errors import BundleError
+from xnorforge.gen.layer_plan import LayerPlan, StreamPlan
 from xnorforge.gen.layers import Layer, Product
 from xnorforge.gen.network import Network
 from xnorforge.gen.pcie_files import pcie_files
-from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
+from xnorforge.gen.plan import Plan
 from xnorforge.gen.resources import estimate
 from xnorforge.gen.verilog import accelerator_verilog
 from xnorforge.sw import protocol

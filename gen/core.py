@@ -5,7 +5,7 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from xnorforge.gen.assembly import IMAGE, CoreParts
+from xnorforge.gen.assembly import IMAGE, SHARED_SPRAM, CoreParts
 from xnorforge.gen.cycles import StageConfig
 from xnorforge.hw.add import AddConfig, AddUnit
 from xnorforge.hw.boot_rom import BootRom
@@ -15,6 +15,7 @@ from xnorforge.hw.fork import Fork, ForkConfig
 from xnorforge.hw.head import ArgMaxHead, HeadConfig
 from xnorforge.hw.mvu import MatrixVectorUnit, MvuConfig
 from xnorforge.hw.pool import PoolConfig, PoolReducer
+from xnorforge.hw.shared_spram import SharedSpram, SharedSpramConfig, Turns
 from xnorforge.hw.slots import follow_when_idle, slot_ports
 from xnorforge.hw.store import Store, blank_words
 from xnorforge.hw.tally import Cycle, Tally
@@ -117,6 +118,8 @@ class Core(wiring.Component):
                 load = store.load_o
         wiring.connect(m, load, chain.load_i)
 
+        turn = self._shared_sprams(m, stores) if parts.shared else C(0)
+
         # --- datapath: flushed as one, stores aside
         names = iter([name for name, _, _ in parts.stores])
         self._slot = slot = Signal(name="slot")
@@ -132,6 +135,8 @@ class Core(wiring.Component):
             _, circuit = _CIRCUITS[type(config)]
             stage = circuit(config=config)
             m.submodules[_stage_name(config, index)] = ResetInserter(self.flush)(stage)
+            if isinstance(config, MvuConfig) and config.share > 1:
+                m.d.comb += stage.turn.eq(turn)
             for address, data in _memories(config, stage):
                 store = stores[next(names)]
                 m.d.comb += [store.address.eq(address), data.eq(store.data)]
@@ -162,6 +167,19 @@ class Core(wiring.Component):
         if parts.slots > 1:
             self._change_slots(m, waits, in_flight)
         return m
+
+    def _shared_sprams(self, m, stores) -> Value:
+        """The SPRAMs that stores read in turn; whose turn it is."""
+        m.submodules.turns = turns = ResetInserter(self.flush)(Turns())
+        m.d.comb += turns.begin.eq(self.image_valid & self.image_ready)
+        for number, clients in enumerate(self.parts.shared):
+            config = SharedSpramConfig(tuple(share for _, share in clients))
+            spram = SharedSpram(config=config)
+            m.submodules[_spram_name(number)] = spram
+            m.d.comb += spram.turn.eq(turns.turn)
+            for port, (name, _) in zip(spram.ports, clients, strict=True):
+                wiring.connect(m, stores[name].port, port)
+        return turns.turn
 
     def _change_slots(self, m, waits, in_flight) -> None:
         """Between two images of different models: no image in, all results out, then the slot."""
@@ -229,11 +247,15 @@ class Core(wiring.Component):
 
 
 def block_owners(parts: CoreParts) -> dict[str, str]:
-    """The layer, or "head", of each block of a core, by its name; what has none is left out."""
+    """The layer, "head" or SHARED_SPRAM of each block of a core, by its name.
+
+    What has none is left out.
+    """
     owners = {
         _stage_name(config, index): owner
         for index, (config, owner) in enumerate(zip(parts.stages, parts.owners, strict=True))
     }
+    owners |= {_spram_name(number): SHARED_SPRAM for number in range(len(parts.shared))}
     # A store is named after its layer and its field; the head has just one.
     return owners | {
         _store_name(name): name.rpartition(".")[0] or name for name, _, _ in parts.stores
@@ -243,6 +265,10 @@ def block_owners(parts: CoreParts) -> dict[str, str]:
 def _stage_name(config: StageConfig, index: int) -> str:
     kind, _ = _CIRCUITS[type(config)]
     return kind if kind == "head" else f"{kind}_{index}"
+
+
+def _spram_name(number: int) -> str:
+    return f"shared_spram_{number}"
 
 
 def _store_name(name: str) -> str:

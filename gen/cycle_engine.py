@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The cycle model's rules of a MatrixVectorUnit: a vector after the other, or several windows."""
+"""The cycle model's rules of a MatrixVectorUnit: a vector after the other, or several windows.
+
+Where the weights' memory serves several layers in turn, each step waits for the layer's own turn.
+Turns count from the image beat that is taken first, so a step's times stay maxima of earlier ones,
+rounded up.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from array import array
 from xnorforge.gen.cycle_stage import Stage, Times
 from xnorforge.hw.mvu import MvuConfig
 
-__all__ = ["engine_stage"]
+__all__ = ["EngineStage", "engine_stage"]
 
 
 def engine_stage(config: MvuConfig, inputs: Times, outputs: Times) -> Stage:
@@ -17,32 +22,56 @@ def engine_stage(config: MvuConfig, inputs: Times, outputs: Times) -> Stage:
     return kind(config, inputs, outputs)
 
 
-class MvuStage(Stage):
-    """A MatrixVectorUnit: its unit is an image's vectors."""
+class EngineStage(Stage):
+    """What the two kinds of engine have in common. image: times of the core's image beats.
+
+    sf, nf: beats a vector, results a vector. beat, first_pass, result: cycles of the steps of a
+    beat, of a vector's first pass and of a result.
+    """
+
+    image: Times
 
     def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
         super().__init__(inputs, outputs)
-        self.sf, self.nf, self.groups = config.sf, config.nf, config.groups
-        self.result_steps = config.result_steps
+        # Of the config, whose properties are worked out anew each time.
+        self.sf, self.nf, self.share = config.sf, config.nf, config.share
+        self.beat = config.groups * config.share
+        self.first_pass = config.sf * self.beat
+        self.result = config.result_cycles
+        self.credits = config.credits
         self.in_beats = config.sf * config.vectors
         self.out_beats = config.nf * config.vectors
-        self.credits, self.latency = config.credits, config.latency
+        self._issue_turn = config.issue_turn
+        self.image = inputs
+        self.released = config.read_delay + 1  # from a beat's last step to a free slot
+        self.issued = -1  # the latest issue
+        self.sf_done = 0  # beats of the first pass whose steps are issued
+
+    def turn(self, time: int) -> int:
+        """The first cycle from `time` on in which a step can be issued."""
+        if self.share == 1:
+            return time
+        return time + (self.image[0] + self._issue_turn - time) % self.share
+
+
+class MvuStage(EngineStage):
+    """A MatrixVectorUnit: its unit is an image's vectors."""
+
+    def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
+        super().__init__(config, inputs, outputs)
+        self.latency = config.latency
         self.reach = max(
             -(-config.buffer_depth // self.in_beats), -(-config.credits // self.out_beats)
         )
         self.accepts.extend([0] * config.buffer_depth)
-        self.released = config.read_delay + 1  # from a beat's last step to a free slot
-        self.issued = -1  # the latest issue
-        self.sf_done = 0  # beats of the first pass whose steps are issued
 
     def inner(self) -> list[tuple[Times, int]]:
         return [(self.offers, self.out_beats), (self.accepts, self.in_beats)]
 
     def advance(self) -> None:
-        sf, nf, groups = self.sf, self.nf, self.groups
-        first_pass, result_steps = sf * groups, self.result_steps
+        sf, nf, beat, first_pass = self.sf, self.nf, self.beat, self.first_pass
         # Steps of the first pass wait for their beats, the last of a result for a credit.
-        one_pass = result_steps == first_pass
+        one_pass = self.result == first_pass
         while True:
             result = len(self.offers)
             vector, fold = divmod(result, nf)
@@ -50,7 +79,7 @@ class MvuStage(Stage):
             credit = 0 if owed < 0 else None
             if 0 <= owed < len(self.outputs):
                 credit = self.outputs[owed] + 1
-            replayed = result_steps
+            replayed = self.result
             if fold == 0:
                 replayed -= first_pass
                 if not self._first_pass(vector, one_pass, credit):
@@ -59,17 +88,17 @@ class MvuStage(Stage):
                 if credit is None:
                     return
                 start = self.issued + replayed - first_pass
-                self.issued = max(start + first_pass, credit)
+                self.issued = self.turn(max(start + first_pass, credit))
                 if fold == nf - 1:
-                    first = start + groups + self.released
-                    self.accepts.extend(range(first, first + (sf - 1) * groups, groups))
+                    first = start + beat + self.released
+                    self.accepts.extend(range(first, first + (sf - 1) * beat, beat))
                     self.accepts.append(self.issued + self.released)
             self.sf_done = 0
             self.offers.append(self.issued + self.latency)
 
     def _first_pass(self, vector: int, one_pass: bool, credit: int | None) -> bool:
         """Steps of a vector's first pass; whether all of them are known."""
-        sf, wait = self.sf, self.groups - 1
+        sf, wait = self.sf, self.beat - self.share
         end = sf - 1 if one_pass else sf
         frees = one_pass and self.nf == 1
         first = vector * sf
@@ -77,6 +106,8 @@ class MvuStage(Stage):
         arrived = self.inputs[first + self.sf_done : first + end]
         for taken in arrived:
             issued = (issued if issued > taken else taken) + 1 + wait
+            if self.share > 1:
+                issued = self.turn(issued)
             if frees:
                 self.accepts.append(issued + self.released)
         self.issued = issued
@@ -85,14 +116,14 @@ class MvuStage(Stage):
             return True
         if self.sf_done < end or credit is None or first + sf > len(self.inputs):
             return False
-        self.issued = max(max(issued, self.inputs[first + sf - 1]) + 1 + wait, credit)
+        self.issued = self.turn(max(max(issued, self.inputs[first + sf - 1]) + 1 + wait, credit))
         self.sf_done = sf
         if frees:
             self.accepts.append(self.issued + self.released)
         return True
 
 
-class ReuseStage(Stage):
+class ReuseStage(EngineStage):
     """A MatrixVectorUnit whose weight words serve batches of windows: its unit is an image.
 
     A step of a vector's first pass waits for its beat of the batch's last window, the last step of
@@ -102,23 +133,15 @@ class ReuseStage(Stage):
     """
 
     def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
-        super().__init__(inputs, outputs)
-        # Of the config, whose properties are worked out anew each time.
-        self.sf, self.nf, self.groups = config.sf, config.nf, config.groups
+        super().__init__(config, inputs, outputs)
         self.reuse, self.batches, self.windows = config.reuse, config.batches, config.window_count
-        self.result_steps, self.credits = config.result_steps, config.credits
         self.result_latency = config.result_latency
-        self.in_beats = config.sf * config.vectors
-        self.out_beats = config.nf * config.vectors
         self.span, self.words = config.sf * config.sets, config.result_words
         self.image_words = config.batches * self.words
         self.image_slots = config.batches * self.span
         self.reach = max(
             -(-config.buffer_depth // self.image_slots), -(-self.credits // self.image_words)
         )
-        self.released = config.read_delay + 1  # from a beat's last step to a free slot
-        self.issued = -1  # the latest issue
-        self.sf_done = 0  # beats of the first pass whose steps are issued
         self.slots = array("q", [0] * config.buffer_depth)  # from when each slot can be taken
         self.stored = array("q")  # cycle in which each result word comes
         self.freed = array("q")  # ... in which its last read is
@@ -146,7 +169,7 @@ class ReuseStage(Stage):
 
     def _compute(self) -> int:
         """Steps of results, whose last ones have places; how many results."""
-        first_pass, before = self.sf * self.groups, len(self.stored)
+        first_pass, beat, before = self.first_pass, self.beat, len(self.stored)
         while True:
             word = len(self.stored)
             batch, place = divmod(word, self.words)
@@ -155,7 +178,7 @@ class ReuseStage(Stage):
             credit = 0 if owed < 0 else None
             if 0 <= owed < len(self.freed):
                 credit = self.freed[owed] + 1
-            replayed = self.result_steps
+            replayed = self.result
             if fold == 0:
                 replayed -= first_pass
                 if not self._first_pass(batch, which, credit):
@@ -164,12 +187,10 @@ class ReuseStage(Stage):
                 if credit is None:
                     break
                 start = self.issued + replayed - first_pass
-                self.issued = max(start + first_pass, credit)
+                self.issued = self.turn(max(start + first_pass, credit))
                 if fold == self.nf - 1:
-                    first = start + self.groups + self.released
-                    self.slots.extend(
-                        range(first, first + (self.sf - 1) * self.groups, self.groups)
-                    )
+                    first = start + beat + self.released
+                    self.slots.extend(range(first, first + (self.sf - 1) * beat, beat))
                     self.slots.append(self.issued + self.released)
             self.sf_done = 0
             self.stored.append(self.issued + self.result_latency)
@@ -177,13 +198,13 @@ class ReuseStage(Stage):
 
     def _first_pass(self, batch: int, which: int, credit: int | None) -> bool:
         """Steps of a vector's first pass; whether all of them are known."""
-        wait = self.groups - 1
-        one_pass = self.result_steps == self.sf * self.groups
+        wait = self.beat - self.share
+        one_pass = self.result == self.first_pass
         end = self.sf - 1 if one_pass else self.sf
         frees = one_pass and self.nf == 1
         first = self._window(batch, self._live(batch) - 1) * self.span + which * self.sf
         for taken in self.inputs[first + self.sf_done : first + end]:
-            self.issued = max(self.issued, taken) + 1 + wait
+            self.issued = self.turn(max(self.issued, taken) + 1 + wait)
             self.sf_done += 1
             if frees:
                 self.slots.append(self.issued + self.released)
@@ -191,7 +212,8 @@ class ReuseStage(Stage):
             return True
         if self.sf_done < end or credit is None or first + self.sf > len(self.inputs):
             return False
-        self.issued = max(max(self.issued, self.inputs[first + self.sf - 1]) + 1 + wait, credit)
+        last = self.inputs[first + self.sf - 1]
+        self.issued = self.turn(max(max(self.issued, last) + 1 + wait, credit))
         self.sf_done = self.sf
         if frees:
             self.slots.append(self.issued + self.released)

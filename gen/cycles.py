@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from xnorforge.gen.cycle_engine import EngineStage
 from xnorforge.gen.cycle_joins import AddStage, ConcatStage, ForkStage, JoinStage
 from xnorforge.gen.cycle_stages import RULES, Stage, StageConfig, Times
 from xnorforge.gen.errors import PlanError
@@ -122,9 +123,13 @@ class _Stream:
 
 
 class _Network:
-    """The stages of a pipeline and the streams between them. units: of work an image."""
+    """The stages of a pipeline and the streams between them.
+
+    units: of work an image. turns: cycles after which the turns of all shared memories repeat.
+    """
 
     def __init__(self, pipeline: Pipeline):
+        self.turns = 1
         self.source = _Stream(pipeline.beats, None)
         self.streams = [self.source]
         self.stages: list[Stage | JoinStage] = []
@@ -169,7 +174,11 @@ class _Network:
             return ForkStage(config, taken, given)
         if isinstance(config, ConcatConfig):
             return ConcatStage(config, taken, given)
-        return RULES[type(config)](config, taken[0], given[0])
+        stage = RULES[type(config)](config, taken[0], given[0])
+        if isinstance(stage, EngineStage):
+            stage.image = self.source.times
+            self.turns = max(self.turns, stage.share)
+        return stage
 
     def run(
         self, frames: int, gaps: Sequence[int] | None = None, pace: Fraction = Fraction(0)
@@ -352,14 +361,17 @@ def _settling(network: _Network, pace: Fraction) -> Iterator[Fraction | None]:
             return
         end = sink.times[(frame + 1) * sink.frame - 1]
         ends.append(end)
-        shapes.append(_shape(events, frame, end))
+        shapes.append(_shape(events, frame, end, end % network.turns))
         period = _period(shapes, ends, reach)
         yield Fraction(ends[-1] - ends[-1 - period], period) if period else None
 
 
-def _shape(events: Sequence[tuple[Times, int]], frame: int, end: int) -> bytes:
-    """A digest of the times of a frame's transfers and events, relative to its last result."""
-    digest = blake2b(digest_size=16)
+def _shape(events: Sequence[tuple[Times, int]], frame: int, end: int, turn: int) -> bytes:
+    """A digest of the times of a frame's transfers and events, relative to its last result.
+
+    turn: of shared memories, in the cycle of that result.
+    """
+    digest = blake2b(turn.to_bytes(1, "little"), digest_size=16)
     for times, each in events:
         part = np.array(times[frame * each : (frame + 1) * each], dtype=np.int64)
         digest.update((part - end).tobytes())

@@ -19,9 +19,10 @@ from typing import Any
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import CoreParts, core_parts
 from xnorforge.gen.cycles import paced_interval
+from xnorforge.gen.layer_plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.layers import Conv, Pool
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan, WindowPlan
+from xnorforge.gen.plan import Plan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.store import FAMILIES
 from xnorforge.hw.window import WindowConfig

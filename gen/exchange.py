@@ -19,10 +19,11 @@ from xnorforge.gen.assembly import core_parts, weights_load
 from xnorforge.gen.bnn_pynq import is_folder
 from xnorforge.gen.bundle import Bundle, input_record, scale_record
 from xnorforge.gen.errors import ModelError
+from xnorforge.gen.layer_plan import LayerPlan
 from xnorforge.gen.layers import Conv, Layer, Pool, Product, Threshold, ValueType
 from xnorforge.gen.load import load
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.plan import Plan
 
 __all__ = [
     "ModelWeights",

@@ -7,8 +7,8 @@ pixels, or is several of them, so that beats need no gearbox; only overrides mak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from math import gcd
@@ -17,13 +17,15 @@ from typing import Any
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import conversions
 from xnorforge.gen.depths import line_buffers, shallow_store
+from xnorforge.gen.layer_plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import FOLD_FIELDS, STORE_FIELDS
-from xnorforge.gen.plan import LayerPlan, StreamPlan, WindowPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.folding import divisors
+from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.store import FAMILIES, SPRAM_FAMILIES
+from xnorforge.hw.store_config import SPRAM_SHAPE, SPRAM_SHARES
 from xnorforge.hw.structures import SPREAD_BITS, engine_for
 from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.tile_pool import tiles
@@ -42,7 +44,9 @@ class Fold:
 
     cycles: an image. engine: what it costs without its stores; stores: with each kind of store,
     in the order of STORE_FIELDS, nothing for a layer without weights. vector_in, lanes_in,
-    vector_out, lanes_out: elements of a vector and of a beat on its two streams.
+    vector_out, lanes_out: elements of a vector and of a beat on its two streams. steps: of the
+    engine, an image. shares: what weights cost with each share of an SPRAM that other layers read
+    too; a step then takes that many cycles.
     """
 
     layer: LayerPlan | StreamPlan
@@ -53,6 +57,8 @@ class Fold:
     lanes_in: int
     vector_out: int
     lanes_out: int
+    steps: int = 0
+    shares: Mapping[int, Resources] = field(default_factory=dict)
 
 
 class Folds:
@@ -158,7 +164,8 @@ class Folds:
         assert isinstance(layer, Product)
         results, beats = -(-layer.rows // layer.groups // pe), -(-layer.columns // simd)
         steps = results * beats * -(-layer.source.bits // pl) * layer.weight_type.planes
-        cycles = -(-layer.vectors // reuse) * layer.groups * steps
+        share = self.overrides.get(layer.name, {}).get("share", 1)
+        cycles = -(-layer.vectors // reuse) * layer.groups * steps * share
         if reuse > 1:  # windows come and results leave one after the other
             cycles = max(cycles, layer.vectors * layer.groups * max(results, beats))
         if isinstance(layer, Conv):
@@ -208,6 +215,11 @@ class Folds:
             }
             for field in STORE_FIELDS
         )
+        shares = {}
+        if "spram" in stores[0]:
+            shares = _shares(config, [fixed["share"]] if "share" in fixed else SPRAM_SHARES)
+        if fixed.get("share", 1) > 1:
+            stores = ({}, *stores[1:])
         engine = resources.engine(config)
         thresholds = plan.threshold_config(self.family, layer)
         if thresholds is not None:
@@ -221,7 +233,18 @@ class Folds:
             ):
                 engine += resources.converter(converter, self.family)
             vector_in, lanes_in = layer.source.channels, plan.window.lanes
-        return Fold(plan, cycles, engine, stores, vector_in, lanes_in, plan.rows, pe)
+        return Fold(
+            plan,
+            cycles,
+            engine,
+            stores,
+            vector_in,
+            lanes_in,
+            plan.rows,
+            pe,
+            config.image_cycles,
+            shares,
+        )
 
     def _pool(self, layer: Pool, lanes: int, cycles: int) -> Fold:
         channels = layer.source.channels
@@ -261,6 +284,18 @@ class Folds:
             store = shallow_store(self.family, words, lanes * layer.source.bits)
             return WindowPlan(lanes, depth, store)
         return line_buffers(layer, lanes, self.family)[0 if self.shallow else -1]
+
+
+def _shares(config: MvuConfig, shares: Iterable[int]) -> dict[int, Resources]:
+    """What weights cost with each share of an SPRAM that holds them."""
+    shape, (width, depth) = config.weight_config, SPRAM_SHAPE
+    return {
+        share: resources.mvu_store(
+            replace(config, weight_store="spram", share=share), "weight_store", "spram"
+        )
+        for share in shares
+        if share > 1 and shape.width <= width and 1 < shape.depth <= depth // share
+    }
 
 
 def _shared_channels(layer: Layer) -> int:

@@ -8,10 +8,11 @@ from typing import Any
 
 from xnorforge.gen.devices import Device
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layer_plan import WindowPlan
 from xnorforge.gen.layers import Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import WindowPlan
 from xnorforge.hw.popcount import PIPELINES, STRUCTURES
+from xnorforge.hw.store_config import SPRAM_SHAPE, SPRAM_SHARES
 from xnorforge.hw.tile_pool import tiles
 from xnorforge.hw.window import WindowConfig
 
@@ -56,6 +57,8 @@ def read_overrides(
             raise PlanError(f"{where}: layer {name!r} must map fields to values, not {fields!r}")
         for field, value in fields.items():
             _check(f"{where}: layer {name!r}", layers[name], device, field, value)
+        if fields.get("share", 1) > 1:
+            _check_share(f"{where}: layer {name!r}", layers[name], fields)
     return {name: dict(fields) for name, fields in content.items()}
 
 
@@ -89,6 +92,13 @@ def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> 
         if value == "spram" and not device.spram_blocks:
             raise PlanError(f"{where}: {field} 'spram' does not exist on {device.name}")
         return
+    if field == "share":
+        if value not in SPRAM_SHARES or isinstance(value, bool):
+            known = ", ".join(map(str, SPRAM_SHARES))
+            raise PlanError(f"{where}: share must be one of {known}, not {value!r}")
+        if value > 1 and not device.spram_blocks:
+            raise PlanError(f"{where}: there is no SPRAM to share on {device.name}")
+        return
     if field in ENGINE_FIELDS:
         if value not in ENGINE_FIELDS[field]:
             known = ", ".join(map(repr, ENGINE_FIELDS[field]))
@@ -96,13 +106,32 @@ def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> 
         return
     if field not in FOLD_FIELDS:
         own = () if ring is None else ("depth",)
-        known = ", ".join((*FOLD_FIELDS, *STORE_FIELDS, *ENGINE_FIELDS, *own))
+        known = ", ".join((*FOLD_FIELDS, *STORE_FIELDS, "share", *ENGINE_FIELDS, *own))
         raise PlanError(f"{where}: unknown field {field!r}; the fields are {known}")
     rows = layer.rows // layer.groups
     limits = {"pe": rows, "simd": layer.columns, "pl": layer.source.bits, "reuse": layer.vectors}
     limit = limits[field]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
         raise PlanError(f"{where}: {field} must be an integer from 1 to {limit}, not {value!r}")
+
+
+def _check_share(where: str, layer: Layer, fields: Mapping[str, Any]) -> None:
+    """Whether the weights, folded like this, fit in a share of an SPRAM."""
+    assert isinstance(layer, Product)
+    share, store = fields["share"], fields.get("weight_store", "spram")
+    if store != "spram":
+        raise PlanError(f"{where}: weights in {store!r} have no share of an SPRAM")
+    if not {"pe", "simd"} <= fields.keys():
+        raise PlanError(f"{where}: a share of an SPRAM needs pe and simd beside it")
+    pe, simd = fields["pe"], fields["simd"]
+    rows = layer.rows // layer.groups
+    words = layer.groups * layer.weight_type.planes * -(-rows // pe) * -(-layer.columns // simd)
+    width, depth = SPRAM_SHAPE
+    if pe * simd > width or not 1 < words <= depth // share:
+        raise PlanError(
+            f"{where}: 1/{share} of an SPRAM holds 2 to {depth // share} words of up to {width} "
+            f"weights, not {words} of {pe} x {simd}"
+        )
 
 
 def _ring(layer: Layer) -> WindowConfig | None:

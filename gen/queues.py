@@ -16,8 +16,9 @@ from fractions import Fraction
 from xnorforge.gen.assembly import CoreParts, core_parts
 from xnorforge.gen.cycles import paced_interval, predict
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layer_plan import ForkPlan
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import ForkPlan, Plan
+from xnorforge.gen.plan import Plan
 from xnorforge.hw.fork import ForkConfig
 from xnorforge.hw.store import FAMILIES
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from xnorforge.gen import resources
+from xnorforge.gen.layer_plan import StreamPlan
 from xnorforge.gen.layers import Product
 from xnorforge.gen.network import Network
 from xnorforge.gen.overrides import STORE_FIELDS
-from xnorforge.gen.plan import StreamPlan
 from xnorforge.gen.resource_terms import CONSTANT_WORDS
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.mvu import MvuConfig
@@ -107,8 +107,10 @@ def _taken(shape: StoreConfig, kind: str, used: Resources) -> str:
         return "constant logic"
     if shape.depth == 1:
         return "register"
+    if kind == "spram" and used.sprams < 1:
+        return f"1/{round(1 / used.sprams)} of an SPRAM block, in turn with others"
     if kind == "spram":
-        return _count(used.sprams, "SPRAM block")
+        return _count(round(used.sprams), "SPRAM block")
     if kind == "block":
         return _count(used.blocks, "block RAM")
     as_lut = StoreConfig(shape.width, shape.depth, "lut", shape.family)

@@ -37,6 +37,7 @@ __all__ = [
     "lut_memory",
     "selector_tables",
     "store_terms",
+    "sum_terms",
 ]
 
 Terms = Counter
@@ -267,6 +268,13 @@ def lut_memory(width: int, depth: int, family: str) -> Terms:
 
 
 # --- stores ------------------------------------------------------------------------------------
+
+
+def sum_terms(first: Terms, second: Terms) -> Terms:
+    """Terms added up; unlike `+` this keeps negative ones."""
+    total: Terms = Terms(first)
+    total.update(second)
+    return total
 
 
 def store_terms(config: StoreConfig) -> Terms:

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from xnorforge.gen.assembly import core_parts
+from xnorforge.gen.assembly import SHARED_SPRAM, core_parts
 from xnorforge.gen.cycles import StageConfig
 from xnorforge.gen.devices import Device
 from xnorforge.gen.network import Network
@@ -35,6 +35,7 @@ from xnorforge.gen.resource_terms import (
     engine_terms,
     head_terms,
     store_terms,
+    sum_terms,
 )
 from xnorforge.gen.stream_terms import stream_terms
 from xnorforge.hw.add import AddConfig
@@ -97,14 +98,15 @@ class Resources:
     """What a block takes, or what a device has.
 
     cells: logic cells (iCE40) or LUT4 (elsewhere), carry and LUT RAM included. flipflops.
-    blocks: block RAMs. sprams: single-port blocks of the UP5K. carries: carry cells, lut_rams:
-    LUT RAM primitives of 16 x 4 bits; both are in `cells` too.
+    blocks: block RAMs. sprams: single-port blocks of the UP5K, with the parts of shared ones that
+    a layer has. carries: carry cells, lut_rams: LUT RAM primitives of 16 x 4 bits; both are in
+    `cells` too.
     """
 
     cells: int = 0
     flipflops: int = 0
     blocks: int = 0
-    sprams: int = 0
+    sprams: float = 0
     carries: int = 0
     lut_rams: int = 0
 
@@ -232,9 +234,11 @@ _AXI = {
 # Measured (yosys synth_xilinx -family xc7): LitePCIe's core for four lanes and the DMA bridge.
 _PCIE = (6_300, 3_900, 60)
 
-# Measured: what mnist-tfc takes more patchable than loadable.
+# Measured: what mnist-tfc takes more patchable.
 _BOOT = {"ice40": (54, 7, 1), "ecp5": (81, 13, 8)}
 
+# Measured (yosys): LUT4 that a store of 16 bits takes more with a share of an SPRAM.
+_SHARED = {2: 16, 4: 27, 8: 26}
 _CORE: Terms = Terms(core=1)
 _SHELL: Terms = Terms(core=1, shell=1)
 
@@ -298,16 +302,16 @@ def block_terms(
         return _tile_pool(config)
     if isinstance(config, ThresholdConfig):
         terms, exact = _store(config.store_config)
-        return _sum(stream_terms(config, family), terms), exact
+        return sum_terms(stream_terms(config, family), terms), exact
     if isinstance(config, AddConfig):
         stored: tuple[Terms, Resources] = (Terms(), Resources())
         if config.store_config is not None:
             stored = _store(config.store_config)
-        return _sum(stream_terms(config, family), stored[0]), stored[1]
+        return sum_terms(stream_terms(config, family), stored[0]), stored[1]
     if isinstance(config, ForkConfig):
         return _fork(config, family)
     terms, exact = _mvu_store(config, "buffer_store", config.buffer_store, elements)
-    return _sum(engine_terms(config, elements), terms), exact
+    return sum_terms(engine_terms(config, elements), terms), exact
 
 
 def _mvu_store(
@@ -326,15 +330,21 @@ def _mvu_store(
     if field == "weight_store" and kind == "const":
         return constant_weight_terms(config, elements), Resources()
     known = config.weight_config if field == "weight_store" else config.preset_config
-    return _store(replace(known, kind=kind))
+    return _store(replace(known, kind=kind, share=known.share if kind == "spram" else 1))
 
 
 def _store(config: StoreConfig) -> tuple[Terms, Resources]:
     if config.kind == "const":
         return constant_terms(config), Resources()
-    exact = Resources(blocks=config.block_rams, sprams=config.sprams, lut_rams=config.lut_rams)
+    exact = Resources(blocks=config.block_rams, lut_rams=config.lut_rams)
+    exact += _share(config.share) if config.share > 1 else Resources(sprams=config.sprams)
     # Slots are more addresses.
     return store_terms(replace(config, depth=config.addresses, slots=1)), exact
+
+
+def _share(share: int) -> Resources:
+    """What a store takes of an SPRAM that it shares, and of the gates before it."""
+    return Resources(_SHARED[share], 1, sprams=1 / share)
 
 
 def _head(config: HeadConfig) -> tuple[Terms, Resources]:
@@ -386,25 +396,29 @@ def memory_blocks(width: int, depth: int, family: str) -> int:
 def parts_of(
     network: Network, plan: Plan, elements: ElementTables, shell_blocks: int
 ) -> dict[str, tuple[Terms, Resources]]:
-    """Terms and exact counts of a plan's parts: the layers, "head" and "shell".
+    """Terms and exact counts of a plan's parts: the layers, "head", SHARED_SPRAM and "shell".
 
     A converter counts to the stage it feeds; the one behind the link to the shell.
     """
     rows: dict[str, tuple[Terms, Resources]] = {}
-    parts = core_parts(network, plan)
+    parts, shared = core_parts(network, plan), Resources()
     for stage, owner in zip(parts.stages, parts.owners, strict=True):
         if isinstance(stage, MvuConfig):
             terms = engine_terms(stage, elements)
             exact = Resources()
             for field in STORE_FIELDS:
                 more, rest = _mvu_store(stage, field, getattr(stage, field), elements)
-                terms, exact = _sum(terms, more), exact + rest
+                terms, exact = sum_terms(terms, more), exact + rest
+            if stage.share > 1:
+                exact, shared = exact - _share(stage.share), shared + _share(stage.share)
         elif isinstance(stage, HeadConfig):
             terms, exact = _head(stage)
         else:
             terms, exact = block_terms(stage, plan.family, elements)
         before = rows.get(owner, (Terms(), Resources()))
-        rows[owner] = _sum(before[0], terms), before[1] + exact
+        rows[owner] = sum_terms(before[0], terms), before[1] + exact
+    if parts.shared:
+        rows[SHARED_SPRAM] = Terms(), replace(shared, sprams=len(parts.shared))
     if plan.board is None and plan.link == "uart":
         rows["shell"] = _CORE, Resources()
     else:
@@ -416,18 +430,11 @@ def parts_of(
             terms, exact = _CORE, axi_ports(plan.family, plan.bus_clock_hz is not None)
         elif plan.link == "pcie":
             terms, exact = _CORE, pcie_bridge(plan.family)
-        rows["shell"] = _sum(terms, converter_terms(link, plan.family)), exact
+        rows["shell"] = sum_terms(terms, converter_terms(link, plan.family)), exact
     if plan.patchable:
         terms, exact = rows["shell"]
         rows["shell"] = terms, exact + boot(plan.family, parts.boot_config)
     return rows
-
-
-def _sum(first: Terms, second: Terms) -> Terms:
-    """Terms added up; unlike `+` this keeps negative ones."""
-    total: Terms = Terms(first)
-    total.update(second)
-    return total
 
 
 def estimate(network: Network, plan: Plan) -> dict[str, Any]:
@@ -439,5 +446,5 @@ def estimate(network: Network, plan: Plan) -> dict[str, Any]:
             network, plan, model.elements, model.shell_blocks
         ).items()
     }
-    total = sum(rows.values(), Resources())
-    return {**asdict(total), "parts": {name: asdict(used) for name, used in rows.items()}}
+    total = asdict(sum(rows.values(), Resources()))
+    return {**total, "parts": {name: asdict(used) for name, used in rows.items()}}

@@ -16,16 +16,16 @@ from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from math import inf, sqrt
+from math import sqrt
 from typing import Any
 
 from xnorforge.gen import resources
 from xnorforge.gen.assembly import conversions
 from xnorforge.gen.folds import Fold, Folds
+from xnorforge.gen.layer_plan import LayerPlan, StreamPlan, with_ports
 from xnorforge.gen.layers import Conv, Dense, Pool
 from xnorforge.gen.network import INPUT, Network
 from xnorforge.gen.overrides import STORE_FIELDS
-from xnorforge.gen.plan import LayerPlan, StreamPlan
 from xnorforge.gen.resources import Resources
 from xnorforge.hw.folding import divisors
 from xnorforge.hw.head import HeadConfig
@@ -66,19 +66,30 @@ class _Choice:
     price: float
     fold: Fold
     kinds: tuple[str, ...]  # in the order of STORE_FIELDS; none without weights
-    sprams: int
+    sprams: float
+    share: int = 1
 
     @property
     def used(self) -> Resources:
-        stores = zip(self.fold.stores, self.kinds, strict=True)
-        return sum((options[kind] for options, kind in stores), self.fold.engine)
+        stores = list(zip(self.fold.stores, self.kinds, strict=True))
+        used = self.fold.engine
+        if self.share > 1:
+            used += self.fold.shares[self.share]
+            stores = stores[1:]
+        return sum((options[kind] for options, kind in stores), used)
+
+    @property
+    def cycles(self) -> int:
+        return max(self.fold.cycles, self.fold.steps * self.share)
 
     @property
     def layer(self) -> LayerPlan | StreamPlan:
         if not self.kinds:
             return self.fold.layer
-        kinds: dict[str, Any] = dict(zip(STORE_FIELDS, self.kinds, strict=True))
-        return replace(self.fold.layer, **kinds)
+        choices: dict[str, Any] = dict(zip(STORE_FIELDS, self.kinds, strict=True))
+        if self.share > 1:
+            choices["share"] = self.share
+        return replace(self.fold.layer, **choices)
 
 
 class Search:
@@ -110,7 +121,7 @@ class Search:
         self._shallow = self._folds
         if any(isinstance(layer, Conv | Pool) for layer in network.layers):
             self._shallow = Folds(network, family, overrides, constant, slots=slots, shallow=True)
-        self._reuse = False
+        self._reuse = self._share = False
         self.linked = linked
         # What `best` found, here and at every relative: `within`.
         self._known: dict[tuple[int | None, Resources, bool], Chain] = {}
@@ -183,21 +194,25 @@ class Search:
 
         It fits the capacity if any weighting of blocks against cells gives one that does, or a
         mixture of the two weightings between which blocks and cells change sides. SPRAM is used
-        only where nothing fits without it: a core without it powers up with its model. Weights
-        serve several windows at once only where nothing fits without that either.
+        only where nothing fits without it: a core without it powers up with its model. Layers take
+        turns at an SPRAM, and weights serve several windows at once, only where nothing fits
+        without that either.
         """
-        other = copy(self)
-        other._reuse = True
-        if interval is not None and interval < self._fastest_alone:
-            return other._best(interval)
-        if self.capacity.sprams:
+        alone = interval is None or interval >= self._fastest_alone
+        if self.capacity.sprams and alone:
             plain = self.within(replace(self.capacity, sprams=0))._best(interval)
             if plain.resources.fits(self.capacity):
                 return plain
-        found = self._best(interval)
-        if interval is None or found.resources.fits(self.capacity) or not self._folds.reusable():
-            return found
-        return min(found, other._best(interval), key=lambda chain: self._excess(chain.resources))
+        reuses = (False, True) if interval is not None and self._folds.reusable() else (False,)
+        shares = (False, True) if self.capacity.sprams else (False,)
+        chains = []
+        for reuse, share in product(reuses if alone else (True,), shares):
+            other = copy(self)
+            other._reuse, other._share = reuse, share
+            chains.append(other._best(interval))
+            if chains[-1].resources.fits(self.capacity):
+                break
+        return min(chains, key=lambda chain: self._excess(chain.resources))
 
     def _best(self, interval: int | None) -> Chain:
         weight, low, high = 1.0, _LOWEST_WEIGHT, _HIGHEST_WEIGHT
@@ -246,7 +261,7 @@ class Search:
 
     def _priced(self, index: int, interval: int | None, weight: float) -> list[_Choice]:
         """The cheapest folds of a layer that are fast enough, their stores chosen."""
-        found: dict[int, list[_Choice]] = {}
+        found: dict[float, list[_Choice]] = {}
         for fold in self._folds.within(index, interval, self._reuse):
             if not fold.stores:
                 choice = _Choice(self.price(fold.engine, weight), fold, (), 0)
@@ -256,27 +271,35 @@ class Search:
                 {kind: self.price(used, weight) for kind, used in options.items()}
                 for options in fold.stores
             ]
-            first, *others = (
-                min((price, kind) for kind, price in options.items() if kind != "spram")
-                if options.keys() != {"spram"}
-                else (inf, "spram")
-                for options in prices
-            )
+            others = [
+                min((price, kind) for kind, price in options.items()) for options in prices[1:]
+            ]
             rest = self.price(fold.engine, weight) + sum(price for price, _ in others)
             kinds = tuple(kind for _, kind in others)
-            weights = [(*first, 0)] if first[0] < inf else []
-            if "spram" in prices[0]:
-                sprams = fold.stores[0]["spram"].sprams
-                if sprams <= self.capacity.sprams or not weights:
-                    weights.append((prices[0]["spram"], "spram", sprams))
-            for price, kind, sprams in weights:
-                choice = _Choice(rest + price, fold, (kind, *kinds), sprams)
+            for price, kind, sprams, share in self._weights(fold, prices[0], interval, weight):
+                choice = _Choice(rest + price, fold, (kind, *kinds), sprams, share)
                 found.setdefault(sprams, []).append(choice)
         return [
             choice
             for choices in found.values()
             for choice in sorted(choices, key=lambda choice: choice.price)[:_KEPT]
         ]
+
+    def _weights(
+        self, fold: Fold, prices: Mapping[str, float], interval: int | None, weight: float
+    ) -> Iterator[tuple[float, str, float, int]]:
+        """(price, kind, SPRAM blocks, share) of the ways to hold a fold's weights."""
+        plain = [(price, kind) for kind, price in prices.items() if kind != "spram"]
+        if plain:
+            yield (*min(plain), 0, 1)
+        if "spram" in prices:
+            sprams = fold.stores[0]["spram"].sprams
+            if sprams <= self.capacity.sprams or not plain:
+                yield prices["spram"], "spram", sprams, 1
+        if self._share or not prices:
+            for share, used in fold.shares.items():
+                if interval is None or fold.steps * share <= interval:
+                    yield self.price(used, weight), "spram", used.sprams, share
 
     @property
     def _link_lanes(self) -> int:
@@ -319,7 +342,7 @@ class Search:
 
         # By the stream so far, (elements of a vector, lanes), and SPRAM blocks: price, lanes of
         # the images, choices.
-        paths: dict[tuple[int, int, int], tuple[float, int, tuple[_Choice, ...]]] = {
+        paths: dict[tuple[int, int, float], tuple[float, int, tuple[_Choice, ...]]] = {
             # A wider stream than needed costs wires that no model counts: a small extra.
             (start[0], lanes, 0): (
                 lanes * 1e-6 + self.price(self._entry(lanes), weight),
@@ -330,7 +353,7 @@ class Search:
         }
         most, bits = self.capacity.sprams, start[1]
         for index, layer in enumerate(self.network.layers):
-            following: dict[tuple[int, int, int], tuple[float, int, tuple[_Choice, ...]]] = {}
+            following: dict[tuple[int, int, float], tuple[float, int, tuple[_Choice, ...]]] = {}
             for choice in self._priced(index, interval, weight):
                 fold = choice.fold
                 for (vector, lanes, sprams), (price, image_lanes, choices) in paths.items():
@@ -401,9 +424,10 @@ class Search:
             used += choice.used + self._joined(lanes, choices[:end])
         last, bits = choices[-1].fold, self.network.layers[-1].output.bits
         used += self._join(bits, last.vector_out, last.lanes_out, self.network.classes, 1)
-        slowest = max(choices, key=lambda choice: choice.fold.cycles).fold
-        plans = tuple(choice.layer for choice in choices)
-        return Chain(lanes, plans, used, slowest.cycles, slowest.layer.name, self._folds.shallow)
+        slowest = max(choices, key=lambda choice: choice.cycles)
+        plans = with_ports(tuple(choice.layer for choice in choices))
+        name = slowest.layer.name
+        return Chain(lanes, plans, used, slowest.cycles, name, self._folds.shallow)
 
     def _mixtures(
         self, one: tuple[int, tuple[_Choice, ...]], other: tuple[int, tuple[_Choice, ...]]

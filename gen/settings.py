@@ -118,3 +118,5 @@ def _refuse_spram_and_logic(overrides: Mapping[str, Mapping[str, Any]], why: str
         for field in STORE_FIELDS:
             if fixed.get(field) in ("spram", "const"):
                 raise PlanError(f"Overrides, layer {layer!r}: {field} {fixed[field]!r} {why}")
+        if fixed.get("share", 1) > 1:
+            raise PlanError(f"Overrides, layer {layer!r}: a share of an SPRAM {why}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""How a matrix-vector product is folded, one step a cycle:
+"""How a matrix-vector product is folded, one step a cycle or one every `share`:
 `for nf: for weight plane: for sf: for plane group`.
 
 The one place for these counts: the circuit's configuration and the plan's record both have them.
@@ -16,7 +16,8 @@ def divisors(number: int) -> list[int]:
 class Folding:
     """Fold counts of a `rows x columns` product worked on `pe x simd x pl` at a time.
 
-    planes: of a weight, each a matrix of ±1.
+    planes: of a weight, each a matrix of ±1. share: cycles a step, where the weights' memory gives
+    its words to several layers in turn.
     """
 
     rows: int
@@ -26,6 +27,7 @@ class Folding:
     simd: int
     pl: int
     planes: int = 1
+    share: int = 1
 
     @property
     def nf(self) -> int:
@@ -45,4 +47,4 @@ class Folding:
     @property
     def fold_cycles(self) -> int:
         """Engine cycles per vector."""
-        return self.nf * self.sf * self.groups * self.planes
+        return self.nf * self.sf * self.groups * self.planes * self.share

@@ -15,6 +15,9 @@ room for it (a *credit*), so that the pipeline behind the controller never stops
 With `reuse` M, M windows are worked on at once: a step takes a beat of each and one weight word
 for all, M times PE rows work, and a result store instead of the queue gives the windows' results
 one after the other.
+
+With weights in a shared SPRAM a step is issued only in the one cycle of `share` that has its word
+read in the layer's turn.
 """
 
 from functools import reduce
@@ -24,6 +27,7 @@ from operator import or_
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
 
 from xnorforge.hw.batch import BatchAddress
 from xnorforge.hw.border import WindowAddress
@@ -31,6 +35,7 @@ from xnorforge.hw.input_buffer import InputBuffer
 from xnorforge.hw.mvu_config import MvuConfig
 from xnorforge.hw.processing_element import ProcessingElement
 from xnorforge.hw.result_store import ResultStore
+from xnorforge.hw.shared_spram import TURN_BITS
 from xnorforge.hw.stream import Queue
 from xnorforge.hw.tally import Cycle, Tally
 
@@ -40,7 +45,8 @@ __all__ = ["MatrixVectorUnit", "MvuConfig"]
 class MatrixVectorUnit(wiring.Component):
     """Folded binary matrix-vector product; the weights and presets live in stores outside.
 
-    Throughput: one vector (of `reuse` windows at once) every NF x SF x G x weight planes cycles.
+    Throughput: one vector (of `reuse` windows at once) every NF x SF x G x weight planes x share
+    cycles.
     Latency: `config.latency` cycles from the issue of a result's last step to the result on `o`; a
     beat taken in cycle t is issued from t + 1 on.  Cost: PE x reuse rows (see
     hw/processing_element.py), the input buffer, about 40 LUT4 of control, the result store.
@@ -59,6 +65,8 @@ class MatrixVectorUnit(wiring.Component):
     weight_address, preset_address : Out
         To the stores, whose `data` comes back after their latency.
     weight_data, preset_data : In
+    turn : In(TURN_BITS)
+        Of the shared SPRAM that holds the weights, if one does.
     """
 
     def __init__(self, *, config: MvuConfig):
@@ -72,6 +80,7 @@ class MatrixVectorUnit(wiring.Component):
                 "weight_data": In(c.pe * c.simd),
                 "preset_address": Out(c.preset_config.readers * c.preset_config.address_bits),
                 "preset_data": In(c.preset_config.readers * c.pe * c.preset_bits),
+                **({"turn": In(TURN_BITS)} if c.share > 1 else {}),
             }
         )
 
@@ -100,8 +109,14 @@ class MatrixVectorUnit(wiring.Component):
             completes &= plane.last
             last_pass &= plane.last
         issue = Signal()
+        may_issue = (~first_touch | fill.some) & (~completes | credit.some)
+        if c.share > 1:
+            # Turns stand still until the first beat is taken, which nothing is issued before.
+            own_turn, turn_bits = Signal(), ceil_log2(c.share)
+            m.d.sync += own_turn.eq(self.turn[:turn_bits] == (c.issue_turn - 1) % c.share)
+            may_issue &= own_turn
         m.d.comb += [
-            issue.eq((~first_touch | fill.some) & (~completes | credit.some)),
+            issue.eq(may_issue),
             group.step.eq(issue),
             sf.step.eq(issue & group.last),
             nf.step.eq(issue & completes),

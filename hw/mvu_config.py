@@ -66,11 +66,15 @@ class MvuConfig(Folding, MvuNumbers):
         More registers behind the weights' block RAMs, as in `StoreConfig`.
     slots : int
         Models that weights and presets hold, as in `StoreConfig`.
+    share, turn : int, int
+        Of an SPRAM that gives its words in turn: a step can be issued every `share` cycles only,
+        such that the weights are read in turn `turn` (`hw.shared_spram`).
 
     Raises
     ------
     ValueError
-        A fold outside its range; coefficients that do not halve down to 1.
+        A fold outside its range; coefficients that do not halve down to 1; a turn that the share
+        has not.
     """
 
     rows: int
@@ -95,6 +99,8 @@ class MvuConfig(Folding, MvuNumbers):
     reuse: int = 1
     weight_hops: int = 0
     slots: int = 1
+    share: int = 1
+    turn: int = 0
 
     def __post_init__(self) -> None:
         for name, value, limit in (
@@ -118,6 +124,8 @@ class MvuConfig(Folding, MvuNumbers):
             raise ValueError(f"Halved weights need an even sum of {self.coefficients!r}")
         if self.offset_high < 0 or (self.offset_high and not self.scores):
             raise ValueError("Offsets are for dot products that go out, and have a bound >= 0")
+        if not 0 <= self.turn < self.share:
+            raise ValueError(f"Turn must be from 0 to {self.share - 1}, not {self.turn!r}")
 
     # --- folding ---------------------------------------------------------------------------
 
@@ -133,13 +141,18 @@ class MvuConfig(Folding, MvuNumbers):
 
     @property
     def image_cycles(self) -> int:
-        """Steps an image."""
+        """Engine cycles an image."""
         return self.batches * self.sets * self.fold_cycles
 
     @property
     def result_steps(self) -> int:
         """Steps per output beat."""
         return self.sf * self.groups * self.planes
+
+    @property
+    def result_cycles(self) -> int:
+        """Engine cycles per output beat."""
+        return self.result_steps * self.share
 
     @property
     def window_count(self) -> int:
@@ -241,6 +254,7 @@ class MvuConfig(Folding, MvuNumbers):
             family=self.family,
             hops=self.weight_hops,
             slots=self.slots,
+            share=self.share,
         )
 
     @property
@@ -299,6 +313,11 @@ class MvuConfig(Folding, MvuNumbers):
         return max(self.weight_config.latency, self.buffer_latency, preset_lead)
 
     @property
+    def issue_turn(self) -> int:
+        """The turn in which a step of a shared SPRAM is issued, so that it is read in its own."""
+        return (self.turn - (self.issue_latency - self.weight_config.latency)) % self.share
+
+    @property
     def read_delay(self) -> int:
         """Cycles from a step's issue to its read of the buffer; the slot is free after it."""
         return self.issue_latency - self.buffer_latency
@@ -331,15 +350,15 @@ class MvuConfig(Folding, MvuNumbers):
 
     @property
     def credits(self) -> int:
-        """Depth of the output queue: hides the pipeline at one result per `result_steps`.
+        """Depth of the output queue: hides the pipeline at one result per `result_cycles`.
 
         Of several windows at once: of the result store, which holds a batch's words until its
         last window's leave; in block RAM two batches, which take no more of them.
         """
-        hidden = -(-(self.latency + 1) // self.result_steps)
+        hidden = -(-(self.latency + 1) // self.result_cycles)
         if self.reuse == 1:
             return hidden
         words = self.result_words
         if self.buffer_store == "block":
             return words + max(words, hidden)
-        return words + hidden + min(words, -(-(self.reuse - 2) * words // self.result_steps))
+        return words + hidden + min(words, -(-(self.reuse - 2) * words // self.result_cycles))

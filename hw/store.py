@@ -25,6 +25,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from xnorforge.hw.ram import BlockRam, LutRam, Spram
+from xnorforge.hw.shared_spram import SHARED_PORT
 from xnorforge.hw.store_config import (
     FAMILIES,
     KINDS,
@@ -57,7 +58,8 @@ class Store(wiring.Component):
     `init`, SPRAM with anything, one that boots with 0, and are not touched by a reset. A constant
     store has `init` for ever.
 
-    Throughput: 1 word per cycle.  Latency: `config.latency` cycles.  Cost: `config.block_rams`,
+    Throughput: 1 word per cycle, with a share of an SPRAM one in `config.share`.
+    Latency: `config.latency` cycles.  Cost: `config.block_rams`,
     `config.sprams` or `config.lut_rams`, plus loader and multiplexers as in docs/blocks/stores.md.
 
     Parameters
@@ -77,6 +79,9 @@ class Store(wiring.Component):
         is written, from the load's start on. `init` powers up in slot 0, the other is empty.
     load_i, load_o : In(LOAD), Out(LOAD)
         Weight chain, see `xnorforge.hw.store_loader`. A constant store has neither.
+    port : Out(SHARED_PORT)
+        Of a store with a share of an SPRAM: what `xnorforge.hw.shared_spram` answers. An address
+        counts in the store's turns only.
     """
 
     def __init__(self, *, config: StoreConfig, init: Sequence[int], blank: str = ""):
@@ -91,7 +96,8 @@ class Store(wiring.Component):
             "data": Out(config.readers * config.width),
         }
         slots = {"slot": In(1), "load_slot": In(1)} if config.slots > 1 else {}
-        super().__init__({**ports, **slots, **load})
+        port = {"port": Out(SHARED_PORT)} if config.share > 1 else {}
+        super().__init__({**ports, **slots, **load, **port})
 
     def elaborate(self, platform):
         # `addresses[n]` is the address n cycles ago; each column reads its banks and narrows
@@ -206,7 +212,7 @@ class Store(wiring.Component):
                 words = blank_words(self._blank, memory) if self._blank else memory.words
                 low, high = memory.low, memory.high
                 shape = {"width": high - low, "depth": memory.depth, "init": words}
-                m.submodules[memory.name] = ram = self._ram(m, loader, write, address, **shape)
+                ram = self._ram(m, loader, write, address, memory.name, **shape)
                 m.d.comb += [
                     ram.write_enable.eq(enable),
                     ram.write_data.eq(data[low:high]),
@@ -220,11 +226,14 @@ class Store(wiring.Component):
             values.append(value)
         return values
 
-    def _ram(self, m, loader, write, address, *, width, depth, init):
+    def _ram(self, m, loader, write, address, name, *, width, depth, init):
         """A memory of the store's kind with its addresses; `write`: its column is written."""
         config = self.config
         if config.kind == "spram":
-            ram = Spram(width=width, depth=depth)
+            if config.share > 1:
+                ram = self.port
+            else:
+                m.submodules[name] = ram = Spram(width=width, depth=depth)
             m.d.comb += ram.address.eq(Mux(loader.write.any(), loader.address, address))
             return ram
         if config.kind == "block":
@@ -234,6 +243,7 @@ class Store(wiring.Component):
         else:
             distributed = FAMILIES[config.family].lut_ram
             ram = LutRam(width=width, depth=depth, init=init, distributed=distributed)
+        m.submodules[name] = ram
         m.d.comb += [
             ram.write_address.eq(self._write_address),
             ram.read_address.eq(address),

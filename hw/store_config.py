@@ -13,6 +13,7 @@ __all__ = [
     "MERGE_INPUTS",
     "SPRAM_FAMILIES",
     "SPRAM_SHAPE",
+    "SPRAM_SHARES",
     "Memory",
     "StoreConfig",
     "StoreFamily",
@@ -52,6 +53,7 @@ FAMILIES = {
 LUT_RAM_DEPTH = 16
 LUT_RAM_WIDTH = 4
 SPRAM_SHAPE = (16, 16384)
+SPRAM_SHARES = (1, 2, 4, 8)  # stores that may read the same SPRAM in turn
 SPRAM_FAMILIES = ("ice40",)  # some of its devices have it, see `gen.devices`
 MERGE_INPUTS = 16  # values OR-ed between two registers: two levels of LUT4
 
@@ -94,12 +96,13 @@ class StoreConfig:
     its own. hops: more registers behind each block RAM, for wires across the die. patchable: only
     the contents of block RAMs, which use every address of their shape, depend on its words; all
     else powers up as 0 and is booted (`config_chain`). slots: models whose words it holds, 1 or 2;
-    only one of them can be read, and only one written.
+    only one of them can be read, and only one written. share: of an SPRAM that stores read in turn
+    (`hw.shared_spram`) this one has one cycle in so many, and as small a part of its words.
 
     Raises
     ------
     TypeError, ValueError: a width or depth that is no positive integer; unknown kind or family; a
-        kind that the family has not.
+        kind that the family has not; more than fits in a share.
     """
 
     width: int
@@ -110,6 +113,7 @@ class StoreConfig:
     hops: int = 0
     patchable: bool = False
     slots: int = 1
+    share: int = 1
 
     def __post_init__(self):
         for name in ("width", "depth", "readers"):
@@ -136,6 +140,18 @@ class StoreConfig:
         # What one port writes nobody can read meanwhile, and what is logic nobody can write.
         if self.slots > 1 and not (self.loadable and self.initialised):
             raise ValueError(f"A store of kind {self.kind!r} has one slot")
+        if self.share not in SPRAM_SHARES:
+            known = ", ".join(map(str, SPRAM_SHARES))
+            raise ValueError(f"Store share must be one of {known}, not {self.share!r}")
+        if self.share > 1:
+            if self.kind != "spram":
+                raise ValueError(f"A store of kind {self.kind!r} cannot share its memory")
+            width, depth = SPRAM_SHAPE[0], SPRAM_SHAPE[1] // self.share
+            if self.width > width or not 1 < self.depth <= depth:
+                raise ValueError(
+                    f"A share of 1/{self.share} of an SPRAM holds 2 to {depth} words of up to "
+                    f"{width} bits, not {self.depth} of {self.width}"
+                )
 
     @property
     def loadable(self) -> bool:
@@ -248,8 +264,10 @@ class StoreConfig:
         return self._tiles if self.kind == "block" else 0
 
     @property
-    def sprams(self) -> int:
-        """SPRAM blocks, exactly."""
+    def sprams(self) -> float:
+        """SPRAM blocks, exactly: a half, a quarter or an eighth of a shared one."""
+        if self.share > 1:
+            return 1 / self.share
         return self._tiles if self.kind == "spram" else 0
 
     @property

@@ -18,8 +18,9 @@ from amaranth.hdl import Cat
 
 from xnorforge.gen.assembly import CoreParts, core_parts, weights_load
 from xnorforge.gen.core import Core
+from xnorforge.gen.layer_plan import LayerPlan
 from xnorforge.gen.network import Head, Network
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.plan import Plan
 from xnorforge.sim.bench import Monitor, Sink, Source, run
 from xnorforge.sim.random_networks import dense_network
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from xnorforge.gen.layer_plan import LayerPlan, StreamPlan
 from xnorforge.gen.layers import Add, Concat, Conv, Dense, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import INPUT, Network
-from xnorforge.gen.plan import LayerPlan, Plan, StreamPlan
+from xnorforge.gen.plan import Plan
+from xnorforge.hw.store_config import SPRAM_SHARES
 
 __all__ = ["FEATURES", "GROUPS", "PLAN_FEATURES", "PLAN_GROUPS", "coverage", "plan_coverage"]
 
@@ -94,7 +96,8 @@ PLAN_GROUPS = {
         "channels in turn",
     ),
     "Memories": (
-        *(f"weights in {store}" for store in ("block", "lut", "const")),
+        *(f"weights in {store}" for store in ("block", "lut", "const", "spram")),
+        *(f"a word of weights every {share} cycles" for share in SPRAM_SHARES[1:]),
         *(f"presets in {store}" for store in ("block", "lut", "const")),
         *(f"input buffer in {store}" for store in ("block", "lut")),
         *(f"line buffer in {store}" for store in ("block", "lut")),
@@ -265,6 +268,8 @@ def _engine_features(plan: LayerPlan) -> set[str]:
         found.add("weight planes in turn")
     if plan.sets > 1:
         found.add("weight sets in turn")
+    if plan.share > 1:
+        found.add(f"a word of weights every {plan.share} cycles")
     if plan.reuse > 1:
         short = "a short batch last" if plan.vectors % plan.reuse else "whole batches"
         found |= {"weights for several windows", f"windows in batches, {short}"}

@@ -33,9 +33,10 @@ import numpy as np
 from xnorforge.gen.assembly import CoreParts, core_parts
 from xnorforge.gen.cycles import Timeline, timeline
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layer_plan import LayerPlan
 from xnorforge.gen.network import Network
 from xnorforge.gen.numpy_reference import evaluate
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.plan import Plan
 from xnorforge.sim.core_bench import simulate_core
 from xnorforge.sim.coverage import FEATURES, PLAN_FEATURES, coverage, plan_coverage
 from xnorforge.sim.random_networks import random_images, random_network

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from math import gcd
 
+from xnorforge.gen.layer_plan import ForkPlan, LayerPlan, StreamPlan, WindowPlan, with_ports
 from xnorforge.gen.layers import Add, Concat, Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import ForkPlan, LayerPlan, Plan, StreamPlan, WindowPlan
+from xnorforge.gen.plan import Plan
 from xnorforge.hw.folding import divisors
+from xnorforge.hw.store_config import SPRAM_FAMILIES, SPRAM_SHAPE, SPRAM_SHARES
 from xnorforge.hw.tile_pool import tiles
 
 __all__ = ["random_plan"]
@@ -21,6 +24,9 @@ def random_plan(rng: random.Random, network: Network, family: str | None = None)
     slots = 2 if rng.random() < 0.2 else 1
     patchable = family != "gowin" and rng.random() < 0.2
     stores = ["block", "lut"] if slots > 1 or patchable else ["block", "lut", "const"]
+    layers = tuple(_layer(rng, layer, family, stores, slots) for layer in network.layers)
+    if family in SPRAM_FAMILIES and "const" in stores and rng.random() < 0.4:
+        layers = _sharing(rng, layers)
     return Plan(
         family=family,
         device="bare",
@@ -29,7 +35,7 @@ def random_plan(rng: random.Random, network: Network, family: str | None = None)
         link="uart",
         baud=1_000_000,
         lanes=rng.randint(1, min(network.input.value.size, 40)),
-        layers=tuple(_layer(rng, layer, family, stores, slots) for layer in network.layers),
+        layers=layers,
         forks=tuple(
             # Deep enough for any branch: a whole value fits.
             ForkPlan(
@@ -80,6 +86,21 @@ def _layer(
         weight_hops=int(rng.random() < 0.1),
         slots=slots,
     )
+
+
+def _sharing(
+    rng: random.Random, layers: tuple[LayerPlan | StreamPlan, ...]
+) -> tuple[LayerPlan | StreamPlan, ...]:
+    """The layers with their weights in SPRAMs that they read in turn."""
+    found = list(layers)
+    for index, plan in enumerate(layers):
+        if isinstance(plan, LayerPlan) and rng.random() < 0.9:
+            pe = min(plan.pe, SPRAM_SHAPE[0])
+            narrow = replace(plan, pe=pe, simd=min(plan.simd, SPRAM_SHAPE[0] // pe))
+            if narrow.sets * narrow.planes * narrow.nf * narrow.sf > 1:  # not a register
+                share = rng.choice(SPRAM_SHARES[1:])
+                found[index] = replace(narrow, weight_store="spram", share=share)
+    return with_ports(tuple(found))
 
 
 def _window(rng: random.Random, layer: Conv | Pool, lanes: int, family: str) -> WindowPlan:

@@ -13,8 +13,9 @@ import pytest
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.bundle import Bundle, compile_bundle
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layer_plan import LayerPlan
 from xnorforge.gen.network import Network
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.plan import Plan
 from xnorforge.gen.planner import make_plan
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.structures import engine_for

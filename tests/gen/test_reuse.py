@@ -12,10 +12,11 @@ import pytest
 from xnorforge.gen.assembly import core_parts
 from xnorforge.gen.cycles import predict, timeline
 from xnorforge.gen.errors import PlanError
+from xnorforge.gen.layer_plan import LayerPlan
 from xnorforge.gen.layers import Conv, Dense, Pool
 from xnorforge.gen.network import Head, Input, Network, ValueType
 from xnorforge.gen.numpy_reference import evaluate
-from xnorforge.gen.plan import LayerPlan, Plan
+from xnorforge.gen.plan import Plan
 from xnorforge.gen.planner import make_plan
 from xnorforge.gen.resources import estimate
 from xnorforge.hw.geometry import Window
