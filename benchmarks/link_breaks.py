@@ -5,8 +5,9 @@
     python benchmarks/link_breaks.py --table      only the table, of what has been run so far
 
 `count` of each break over the virtual board's pty and its socket, on TFC (sim/link_breaks.py);
-then as many exchanges of two models, on SFC, and as many loads cut off at random points and a
-tenth as many damaged loads, on TFC (sim/link_loads.py). Goes on where it stopped. Writes
+then as many exchanges of two models, on SFC, in one slot and in two, and as many loads cut off at
+random points and a tenth as many damaged loads, on TFC (sim/link_loads.py). Goes on where it
+stopped. Writes
 link_breaks.json, .md and the table of docs/link.md; status 1 when anything failed.
 """
 
@@ -46,22 +47,32 @@ def main() -> int:
     options = parser.parse_args()
     tfc = make_bundle(make_network("tfc"), options.work / "tfc-breaks", fps=10_000, baud=BAUD)
     sfc = make_bundle(make_network("sfc"), options.work / "sfc-loads", fps=2_000, baud=BAUD)
+    both = make_bundle(  # no icebreaker holds SFC twice
+        make_network("sfc"),
+        options.work / "sfc-slots",
+        fps=2_000,
+        baud=BAUD,
+        board="ulx3s-25f",
+        slots=2,
+    )
     digest = tested_digest([tfc], Path(link_breaks.__file__))
     broken = Record(options.work / "breaks.jsonl", digest)
-    digest = tested_digest([tfc, sfc], Path(link_loads.__file__))
+    digest = tested_digest([tfc, sfc, both], Path(link_loads.__file__))
     loaded = Record(options.work / "loads.jsonl", digest)
     seeds = range(options.count)
     breaks = [(what, way, seed) for seed in seeds for what in BREAKS for way in WAYS]
     exchanges = [("exchange", seed) for seed in seeds]
+    changes = [("change", seed) for seed in seeds]
     loads = [("cut off", seed) for seed in seeds]
     loads += [("damaged", seed) for seed in range(-(-options.count // 10))]
     if not options.table:
         run_loads(loads, tfc, loaded)
         run_loads(exchanges, sfc, loaded)
+        run_loads(changes, both, loaded)
         run_breaks(breaks, tfc, broken)
     report = {
         "breaks": summary_of_breaks(breaks, broken),
-        "loads": summary_of_loads(exchanges + loads, loaded),
+        "loads": summary_of_loads(exchanges + changes + loads, loaded),
     }
     options.out.mkdir(exist_ok=True)
     (options.out / "link_breaks.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -94,7 +105,7 @@ def run_loads(loads: list[tuple[str, int]], bundle: Bundle, record: Record) -> N
     with Loader(bundle, images, fast=True) as loader:
         for done, (what, seed) in enumerate(missing, 1):
             name = loader.names[(seed + 1) % 2]
-            if what == "exchange":
+            if what in ("exchange", "change"):
                 wrong = loader.exchange(name)
                 found = f"{wrong} wrong" if wrong else "right"
             elif what == "cut off":
@@ -130,7 +141,12 @@ def summary_of_breaks(breaks: list[tuple[str, str, int]], record: Record) -> dic
     return report
 
 
-GOOD = {"exchange": {"right"}, "cut off": {"old model", "refuses"}, "damaged": {"refuses"}}
+GOOD = {
+    "exchange": {"right"},
+    "change": {"right"},
+    "cut off": {"old model", "refuses"},
+    "damaged": {"refuses"},
+}
 
 
 def summary_of_loads(loads: list[tuple[str, int]], record: Record) -> dict[str, Any]:
@@ -174,6 +190,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 TITLES = {
     "exchange": "two SFC models in turn",
+    "change": "two SFC models in turn, both held in slots",
     "cut off": "of TFC, cut off at a random byte",
     "damaged": "of TFC, one bit turned, past the driver's check",
 }

@@ -41,12 +41,20 @@ def make_network(name: str) -> Network:
     return xnorforge.gen.load(shipped_model(f"mnist-{name}"))
 
 
-def make_bundle(network: Network, path: Path, *, fps: float, baud: int) -> Bundle:
-    """A bundle of a core of so many images a second at the icebreaker's own clock.
+def make_bundle(
+    network: Network,
+    path: Path,
+    *,
+    fps: float,
+    baud: int,
+    board: str = "icebreaker",
+    slots: int = 1,
+) -> Bundle:
+    """A bundle of a core of so many images a second at the board's own clock.
 
     One that is there stays untouched if it is the same: a run may be using it.
     """
-    plan = make_plan(network, board="icebreaker", fps=fps, baud=baud)
+    plan = make_plan(network, board=board, fps=fps, baud=baud, slots=slots)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = compile_bundle(network, plan, Path(folder) / path.name)

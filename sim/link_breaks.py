@@ -135,30 +135,32 @@ class Breaker:
     def _kill_board(self, way: str, rng: random.Random) -> Break:
         def restart() -> None:
             time.sleep(rng.random() * _MOST_DELAY_S)
-            killed_at.append(time.monotonic())
             self._board.kill()
+            killed.set()
             self._board = VirtualBoard(self._bundle.path, tcp_port=port, fast=self._fast)
             self._link_pty()
 
         port = int(self._board.socket.rsplit(":", 1)[1])
-        killed_at: list[float] = []
+        killed = threading.Event()
         killer = threading.Thread(target=restart)
         killer.start()
-        found = self._call(self._address(way))
-        ended_at = time.monotonic()
+        found = self._call(self._address(way), killed)
         killer.join()
-        return replace(found, hit=killed_at[0] < ended_at)
+        return found
 
     # --- parts ----------------------------------------------------------------------------------
 
-    def _call(self, address: str) -> Break:
-        """All images over a line that breaks."""
+    def _call(self, address: str, broken: threading.Event | None = None) -> Break:
+        """All images over a line that breaks, again and again until it has."""
+        wrong, every = 0, list(range(len(self._images)))
         try:
             with self._open(address) as board:
-                result = board.results(self._images)
+                wrong += self._wrong(board.results(self._images), every)
+                while broken is not None and not broken.is_set():
+                    wrong += self._wrong(board.results(self._images), every)
         except AcceleratorError as error:
-            return Break(True, False, type(error).__name__, 0)
-        return Break(True, True, "", self._wrong(result, list(range(len(self._images)))))
+            return Break(True, False, type(error).__name__, wrong)
+        return Break(True, True, "", wrong)
 
     def _open(self, address: str) -> Accelerator:
         return Accelerator.open(self._bundle.path, address, timeout=_TIMEOUT_S)
