@@ -49,6 +49,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
+    options.out.mkdir(exist_ok=True)
     report_file = options.out / "two_models.json"
     report: dict[str, Any] = {}
     if report_file.is_file():

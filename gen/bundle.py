@@ -191,7 +191,8 @@ def _write(network: Network, plan: Plan, work: Path, progress: Callable[[str], N
                 "depth": c.depth,
                 "kind": c.kind,
                 "block_rams": c.block_rams,
-                "spram_blocks": c.sprams,
+                "spram_blocks": c.sprams if c.share == 1 else 0,
+                **({"spram_share": c.share} if c.share > 1 else {}),
                 "reason": reasons.get(name, ""),
             }
             for name, c, _ in parts.stores
@@ -300,6 +301,8 @@ def _layer_record(layer: Layer, plan: LayerPlan | StreamPlan) -> dict[str, Any]:
         }
         if plan.reuse > 1:
             record["reuse"] = plan.reuse
+        if plan.share > 1:
+            record["share"] = plan.share
     elif isinstance(plan, StreamPlan):
         record |= {"op": plan.op, "lanes": plan.lanes}
     if plan.window is not None:

@@ -255,7 +255,9 @@ def block_owners(parts: CoreParts) -> dict[str, str]:
         _stage_name(config, index): owner
         for index, (config, owner) in enumerate(zip(parts.stages, parts.owners, strict=True))
     }
-    owners |= {_spram_name(number): SHARED_SPRAM for number in range(len(parts.shared))}
+    if parts.shared:
+        shared = ["turns", *(_spram_name(number) for number in range(len(parts.shared)))]
+        owners |= dict.fromkeys(shared, SHARED_SPRAM)
     # A store is named after its layer and its field; the head has just one.
     return owners | {
         _store_name(name): name.rpartition(".")[0] or name for name, _, _ in parts.stores

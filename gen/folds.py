@@ -210,10 +210,10 @@ class Folds:
                 plan = replace(plan, method="serial")
         stores = tuple(
             {
-                kind: resources.mvu_store(config, field, kind)
-                for kind in ([fixed[field]] if field in fixed else self._kinds[field])
+                kind: resources.mvu_store(config, memory, kind)
+                for kind in ([fixed[memory]] if memory in fixed else self._kinds[memory])
             }
-            for field in STORE_FIELDS
+            for memory in STORE_FIELDS
         )
         shares = {}
         if "spram" in stores[0]:

@@ -71,9 +71,9 @@ _LABEL = "counting what each layer takes"
 class LayerUsage:
     """What one row of the report takes.
 
-    name: of a layer, of a value that several layers take, or "head", "shell" (weight chain,
-    registers, link and clock), "place and route". packed: counts by `KINDS`, without zeros.
-    predicted: the model's, where it has this row; its flip-flops include lost ones.
+    name: of a layer, of a value that several layers take, or "head", "shared SPRAM", "shell"
+    (weight chain, registers, link and clock), "place and route". packed: counts by `KINDS`,
+    without zeros. predicted: the model's, where it has this row; its flip-flops include lost ones.
     blocks: the same counts of the circuits in it.
     """
 

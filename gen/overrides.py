@@ -93,7 +93,7 @@ def _check(where: str, layer: Layer, device: Device, field: str, value: Any) -> 
             raise PlanError(f"{where}: {field} 'spram' does not exist on {device.name}")
         return
     if field == "share":
-        if value not in SPRAM_SHARES or isinstance(value, bool):
+        if type(value) is not int or value not in SPRAM_SHARES:
             known = ", ".join(map(str, SPRAM_SHARES))
             raise PlanError(f"{where}: share must be one of {known}, not {value!r}")
         if value > 1 and not device.spram_blocks:

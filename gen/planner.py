@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -376,7 +377,7 @@ class Planner:
                 (used.cells, room.cells, "logic cells"),
                 (used.flipflops, room.flipflops, "flip-flops"),
                 (used.blocks, room.blocks, "block RAMs"),
-                (used.sprams, room.sprams, "SPRAM blocks"),
+                (ceil(used.sprams), room.sprams, "SPRAM blocks"),
                 (used.lut_rams, room.lut_rams, "LUT RAMs"),
             )
             if need > have
@@ -405,7 +406,10 @@ class Planner:
         if self.link == "pcie":
             sites = [Site.on_card(name, None, None) for name in CARDS]
         bits = self.network.weight_bits
-        spram = any("spram" in fixed.values() for fixed in self.overrides.values())
+        spram = any(
+            "spram" in fixed.values() or fixed.get("share", 1) > 1
+            for fixed in self.overrides.values()
+        )
         sites = [
             site
             for site in sites

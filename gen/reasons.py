@@ -46,7 +46,8 @@ def store_reasons(
             continue
         config = folds.mvu_config(family, layer)
         for field in STORE_FIELDS:
-            fixed = field in overrides.get(layer.name, {})
+            own = overrides.get(layer.name, {})
+            fixed = field in own or (field == "weight_store" and own.get("share", 1) > 1)
             reason = _reason(config, getattr(folds, field), field, room, left, fixed)
             found.append((f"{layer.name}.{_NAMES[field]}", reason))
     return tuple(found)
@@ -108,7 +109,7 @@ def _taken(shape: StoreConfig, kind: str, used: Resources) -> str:
     if shape.depth == 1:
         return "register"
     if kind == "spram" and used.sprams < 1:
-        return f"1/{round(1 / used.sprams)} of an SPRAM block, in turn with others"
+        return f"1/{round(1 / used.sprams)} of a shared SPRAM block"
     if kind == "spram":
         return _count(round(used.sprams), "SPRAM block")
     if kind == "block":

@@ -78,6 +78,13 @@ LUT4 has room for the input."""
 _CHAINS = {"ice40": (0, 1), "ecp5": (4, 2), "gowin": (2, 1), "xilinx": (4, 2)}
 
 
+def sum_terms(first: Terms, second: Terms) -> Terms:
+    """Terms added up; unlike `+` this keeps negative ones."""
+    total: Terms = Terms(first)
+    total.update(second)
+    return total
+
+
 # --- engine ------------------------------------------------------------------------------------
 
 
@@ -268,13 +275,6 @@ def lut_memory(width: int, depth: int, family: str) -> Terms:
 
 
 # --- stores ------------------------------------------------------------------------------------
-
-
-def sum_terms(first: Terms, second: Terms) -> Terms:
-    """Terms added up; unlike `+` this keeps negative ones."""
-    total: Terms = Terms(first)
-    total.update(second)
-    return total
 
 
 def store_terms(config: StoreConfig) -> Terms:

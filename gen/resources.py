@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,8 @@ class Resources:
     """What a block takes, or what a device has.
 
     cells: logic cells (iCE40) or LUT4 (elsewhere), carry and LUT RAM included. flipflops.
-    blocks: block RAMs. sprams: single-port blocks of the UP5K, with the parts of shared ones that
-    a layer has. carries: carry cells, lut_rams: LUT RAM primitives of 16 x 4 bits; both are in
-    `cells` too.
+    blocks: block RAMs. sprams: single-port blocks of the UP5K, and parts of shared ones. carries:
+    carry cells, lut_rams: LUT RAM primitives of 16 x 4 bits; both are in `cells` too.
     """
 
     cells: int = 0
@@ -234,11 +234,12 @@ _AXI = {
 # Measured (yosys synth_xilinx -family xc7): LitePCIe's core for four lanes and the DMA bridge.
 _PCIE = (6_300, 3_900, 60)
 
-# Measured: what mnist-tfc takes more patchable.
+# Measured: what mnist-tfc takes more patchable than loadable.
 _BOOT = {"ice40": (54, 7, 1), "ecp5": (81, 13, 8)}
 
 # Measured (yosys): LUT4 that a store of 16 bits takes more with a share of an SPRAM.
 _SHARED = {2: 16, 4: 27, 8: 26}
+
 _CORE: Terms = Terms(core=1)
 _SHELL: Terms = Terms(core=1, shell=1)
 
@@ -337,14 +338,14 @@ def _store(config: StoreConfig) -> tuple[Terms, Resources]:
     if config.kind == "const":
         return constant_terms(config), Resources()
     exact = Resources(blocks=config.block_rams, lut_rams=config.lut_rams)
-    exact += _share(config.share) if config.share > 1 else Resources(sprams=config.sprams)
+    exact += Resources(sprams=config.sprams) if config.share == 1 else _share(config.share)
     # Slots are more addresses.
     return store_terms(replace(config, depth=config.addresses, slots=1)), exact
 
 
 def _share(share: int) -> Resources:
-    """What a store takes of an SPRAM that it shares, and of the gates before it."""
-    return Resources(_SHARED[share], 1, sprams=1 / share)
+    """A store's part of an SPRAM and of the gates before it."""
+    return Resources(_SHARED[share], sprams=1 / share)
 
 
 def _head(config: HeadConfig) -> tuple[Terms, Resources]:
@@ -377,9 +378,8 @@ def _buffered(
 ) -> tuple[Terms, Resources]:
     """A circuit around one memory, which may have no words."""
     terms = stream_terms(config, config.family)
-    blocks = 0
-    if config.store == "block" and words:
-        blocks = memory_blocks(width, words, config.family)
+    used = config.store == "block" and words
+    blocks = memory_blocks(width, words, config.family) if used else 0
     return terms, Resources(blocks=blocks, lut_rams=terms["lut_rams"])
 
 
@@ -418,7 +418,7 @@ def parts_of(
         before = rows.get(owner, (Terms(), Resources()))
         rows[owner] = sum_terms(before[0], terms), before[1] + exact
     if parts.shared:
-        rows[SHARED_SPRAM] = Terms(), replace(shared, sprams=len(parts.shared))
+        rows[SHARED_SPRAM] = Terms(), shared + Resources(4, 4)  # with the counter of turns
     if plan.board is None and plan.link == "uart":
         rows["shell"] = _CORE, Resources()
     else:
@@ -440,11 +440,11 @@ def parts_of(
 def estimate(network: Network, plan: Plan) -> dict[str, Any]:
     """Predicted resources of a plan, the parts by name and the total, shell included."""
     model = load_model(plan.family)
-    rows = {
-        name: model.weigh(terms, exact)
-        for name, (terms, exact) in parts_of(
-            network, plan, model.elements, model.shell_blocks
-        ).items()
-    }
-    total = asdict(sum(rows.values(), Resources()))
-    return {**total, "parts": {name: asdict(used) for name, used in rows.items()}}
+    parts = parts_of(network, plan, model.elements, model.shell_blocks)
+    rows = {name: model.weigh(*part) for name, part in parts.items()}
+    told = {name: _told(used) for name, used in rows.items()}
+    return {**_told(sum(rows.values(), Resources())), "parts": told}
+
+
+def _told(used: Resources) -> dict[str, Any]:
+    return asdict(replace(used, sprams=ceil(used.sprams)))

@@ -195,8 +195,8 @@ class Search:
         It fits the capacity if any weighting of blocks against cells gives one that does, or a
         mixture of the two weightings between which blocks and cells change sides. SPRAM is used
         only where nothing fits without it: a core without it powers up with its model. Layers take
-        turns at an SPRAM, and weights serve several windows at once, only where nothing fits
-        without that either.
+        turns at an SPRAM only where nothing fits without that either, and weights serve several
+        windows at once only where that does not help.
         """
         alone = interval is None or interval >= self._fastest_alone
         if self.capacity.sprams and alone:

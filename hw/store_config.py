@@ -116,7 +116,7 @@ class StoreConfig:
     share: int = 1
 
     def __post_init__(self):
-        for name in ("width", "depth", "readers"):
+        for name in ("width", "depth", "readers", "share"):
             value = getattr(self, name)
             if not isinstance(value, int):
                 raise TypeError(f"Store {name} must be an integer, not {value!r}")
@@ -256,7 +256,7 @@ class StoreConfig:
     @property
     def interval(self) -> int:
         """Cycles between reads."""
-        return 1
+        return self.share
 
     @property
     def block_rams(self) -> int:

@@ -82,13 +82,14 @@ def run_core(
     timeout_cycles: int = 100_000,
     options: Sequence[str] = (),
     seed: int | None = None,
+    turns: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, CoreRun]:
     """Stream images through module `xnorforge_core` of Verilog files, pass after pass.
 
     timeout_cycles: without a transfer for so long, the core is stuck; later passes are left out.
     options: more of Verilator's. seed: what is not initialised powers up at random; without it,
-    as 0.
+    as 0. turns: of shared memories; the pace repeats after as many images at the latest.
     Raises ToolError when the simulation does not build or run.
     """
     model = build_cocotb(sources, "xnorforge_core", _PORTS, options=options, progress=progress)
@@ -115,7 +116,7 @@ def run_core(
             path = folder / f"{item.name}.npz"
             if path.exists():  # a pass after a stuck one was not made
                 with np.load(path) as arrays:
-                    found[item.name] = _read(dict(arrays), network.classes)
+                    found[item.name] = _read(dict(arrays), network.classes, turns)
         return found
 
 
@@ -131,7 +132,7 @@ def _simulate(model: Path, folder: Path, options: Sequence[str], progress: Progr
     run_job(model, folder, top="xnorforge_core", bench=bench, options=options, poll=report)
 
 
-def _read(arrays: dict[str, np.ndarray], classes: int) -> CoreRun:
+def _read(arrays: dict[str, np.ndarray], classes: int, turns: int) -> CoreRun:
     scores, lasts, labels = arrays["scores"], arrays["lasts"], arrays["labels"]
     whole = len(scores) // classes
     framed = lasts[: whole * classes].reshape(whole, classes)
@@ -146,14 +147,18 @@ def _read(arrays: dict[str, np.ndarray], classes: int) -> CoreRun:
     if len(image_cycles) and int(arrays["first_cycle"]) >= 0:
         first = int(arrays["first_cycle"]) - int(image_cycles[0])
     last = int(label_cycles[-1]) if len(label_cycles) else 0
-    return CoreRun(result, bool(arrays["stuck"]), first, _steady(label_cycles), last)
+    return CoreRun(result, bool(arrays["stuck"]), first, _steady(label_cycles, turns), last)
 
 
-def _steady(cycles: np.ndarray) -> Fraction | None:
+def _steady(cycles: np.ndarray, turns: int = 1) -> Fraction | None:
     """Cycles per image once their intervals repeat: over the shortest period that the last
-    intervals, at least a third of them all, come in."""
+    intervals, at least a third of them all, come in.
+
+    turns: a layer that takes its turn in one cycle of n gives equal intervals and then a longer
+    one, in a pattern of up to n images, so no shorter period counts.
+    """
     gaps = np.diff(cycles)
-    for period in range(1, min(_MAX_PERIOD, len(gaps) // 3) + 1):
+    for period in range(turns, min(_MAX_PERIOD, len(gaps) // 3) + 1):
         tail = gaps[-max(2 * period, len(gaps) // 3) :]
         if np.array_equal(tail[period:], tail[:-period]):
             return Fraction(int(tail[:period].sum()), period)

@@ -135,8 +135,10 @@ class Breaker:
     def _kill_board(self, way: str, rng: random.Random) -> Break:
         def restart() -> None:
             time.sleep(rng.random() * _MOST_DELAY_S)
-            self._board.kill()
-            killed.set()
+            try:
+                self._board.kill()
+            finally:
+                killed.set()  # or the calls never end
             self._board = VirtualBoard(self._bundle.path, tcp_port=port, fast=self._fast)
             self._link_pty()
 

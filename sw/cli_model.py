@@ -312,7 +312,10 @@ def _fold_table(manifest: dict[str, Any]) -> Any:
             f"{layer['pe']} x {layer['reuse']}" if "reuse" in layer else layer.get("pe", "-"),
             layer.get("simd", layer.get("lanes", "-")),
             layer.get("pl", "-"),
-            layer.get("fold_cycles", "-"),
+            # Of weights in a shared SPRAM, whose words come in turn.
+            f"{layer['fold_cycles']} ({layer['share']} a step)"
+            if "share" in layer
+            else layer.get("fold_cycles", "-"),
             parts[layer["name"]]["cells"],
             parts[layer["name"]]["blocks"],
         )

@@ -61,9 +61,10 @@ def test_layers_share_only_where_blocks_run_short(deep: Network) -> None:
     alone = [c.sprams for _, c, _ in parts.stores if c.kind == "spram" and c.share == 1]
     assert used["sprams"] == sum(alone) + len(parts.shared) <= 4
     assert used["parts"][SHARED_SPRAM]["sprams"] == len(parts.shared)
+    assert all(type(part["sprams"]) is int for part in (used, *used["parts"].values()))
     told = dict(plan.reasons)
     first = next(layer for layer in plan.layers if layer.share > 1)
-    assert f"1/{first.share} of an SPRAM block" in told[f"{first.name}.weights"]
+    assert f"1/{first.share} of a shared SPRAM block" in told[f"{first.name}.weights"]
 
 
 def test_rate_is_that_of_the_turns(deep: Network) -> None:
@@ -124,9 +125,25 @@ def test_interval_follows_a_slower_layer_whose_pace_turns_do_not_divide() -> Non
     assert (found.image_times, found.result_times) == (expected.image, expected.result)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_transfers_are_predicted_with_gaps(seed: int) -> None:
+    network, rng = make_network([23, 12, 9, 5]), random.Random(seed)
+    plan = sharing(network, *rng.choice([(2, 8, 4), (8, 8, 8), (4, 2, 8)]))
+    parts = core_parts(network, plan)
+    reference = evaluate(network, random_images(np.random.default_rng(seed), network, 3))
+    gaps = [rng.choice([0, 0, 1, 7]) for _ in range(3 * parts.beats)]
+    idle = [wait for gap in gaps for wait in (*[True] * gap, False)]
+    run = simulate_core(network, plan, reference.input, idle=iter(idle), parts=parts)
+    np.testing.assert_array_equal(run.scores, reference.scores)
+    gaps[0] = 0  # cycles count from the first beat
+    expected = timeline(parts, 3, gaps)
+    assert (run.image_times, run.result_times) == (expected.image, expected.result)
+
+
 def test_plan_keeps_its_turns() -> None:
     network = make_network([23, 12, 9, 5])
     plan = sharing(network, 4, 2, 4)
+    assert dict(plan.reasons)["dense0.weights"].endswith("the overrides say so")
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     places = {(layer.port, layer.turn) for layer in plan.layers if isinstance(layer, LayerPlan)}
     assert len(places) == 3
@@ -160,6 +177,7 @@ def test_board_with_seven_layers_in_four_sprams(tmp_path: Path) -> None:
     [
         ({"share": 3}, "share must be one of 1, 2, 4, 8, not 3"),
         ({"share": True}, "share must be one of 1, 2, 4, 8, not True"),
+        ({"share": 2.0}, "share must be one of 1, 2, 4, 8, not 2.0"),
         ({"share": 2}, "a share of an SPRAM needs pe and simd beside it"),
         (
             {"share": 2, "weight_store": "block", "pe": 1, "simd": 1},
@@ -175,6 +193,14 @@ def test_wrong_share_is_named(fields: dict[str, object], said: str) -> None:
     network = make_network([23, 12, 5])
     with pytest.raises(PlanError, match=f"'dense0': {said}"):
         make_plan(network, device=DEVICE, overrides={"dense0": fields})
+
+
+def test_too_large_with_a_share_is_told() -> None:
+    """Also where no larger device has SPRAM to put the share into."""
+    network = make_network([256, *[320] * 12, 10])
+    share = {"dense0": {"pe": 4, "simd": 4, "share": 2}}
+    with pytest.raises(PlanError, match=r"too large .* block RAMs .* would hold it$"):
+        make_plan(network, device=DEVICE, goal="min", overrides=share)
 
 
 def test_share_where_there_is_none_is_refused() -> None:

@@ -134,3 +134,12 @@ def test_beats_hold_element_k_in_beat_and_lane(nets, kind, bits, size, lanes, se
 )
 def test_steady_interval_is_found_where_there_is_one(gaps, interval):
     assert _steady(np.cumsum([100, *gaps])) == interval
+
+
+def test_equal_intervals_between_turns_are_no_steady_pace():
+    """A pace of 105 behind a layer whose turn is one cycle in 8."""
+    gaps = [104, 104, 104, 104, 104, 104, 104, 112] * 4
+    for images in range(2, 24):
+        assert _steady(np.cumsum([0, *gaps[: images - 1]]), 8) is None
+    assert _steady(np.cumsum([0, *gaps[:24]]), 8) == 105
+    assert _steady(np.cumsum([0, *gaps[5:]]), 8) == 105
