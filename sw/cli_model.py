@@ -313,7 +313,7 @@ def _fold_table(manifest: dict[str, Any]) -> Any:
             layer.get("simd", layer.get("lanes", "-")),
             layer.get("pl", "-"),
             # Of weights in a shared SPRAM, whose words come in turn.
-            f"{layer['fold_cycles']} ({layer['share']} a step)"
+            f"{layer['fold_cycles']:,} ({layer['share']} a step)"
             if "share" in layer
             else layer.get("fold_cycles", "-"),
             parts[layer["name"]]["cells"],
