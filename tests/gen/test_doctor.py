@@ -153,14 +153,15 @@ def test_missing_extra_names_one_command_and_what_still_works(machine, extra, go
 
 @pytest.mark.slow
 def test_base_install_alone_compiles_and_drives_boards(machine):
-    packages = [*distributions("build"), *distributions("sim"), *distributions("train")]
+    extras = ("build", "pcie", "sim", "train")
+    packages = [package for extra in extras for package in distributions(extra)]
     found, works, _ = examined(machine, packages=packages)
     assert {what for what, fine in works.items() if fine} == {
         "compile a model to Verilog",
         "classify on a board, real or virtual (infer)",
     }
     pip = [line for line in found["install"] if line.startswith("pip")]
-    assert pip == ["pip install 'xnorforge[build,sim,train]'"]
+    assert pip == ["pip install 'xnorforge[build,pcie,sim,train]'"]
 
 
 def test_missing_tool_takes_one_family_only(machine):
@@ -368,7 +369,7 @@ def test_fresh_base_install(tmp_path):
         "compile a model to Verilog",
         "classify on a board, real or virtual (infer)",
     }
-    assert "pip install 'xnorforge[build,sim,train]'" in found["install"]
+    assert "pip install 'xnorforge[build,pcie,sim,train]'" in found["install"]
     assert run(*COMPILE).returncode == 0
     assert (tmp_path / "net" / "accelerator.v").is_file()
     for command, extra in (("build", "build"), ("verify", "sim"), ("serve", "sim")):
