@@ -68,11 +68,6 @@ class CoreParts:
         return last
 
     @property
-    def turns(self) -> int:
-        """Cycles after which the turns of all shared SPRAMs repeat."""
-        return max((config.share for _, config, _ in self.stores), default=1)
-
-    @property
     def images_held(self) -> int:
         """At least as many images as can be on the way through the stages."""
         held = 0

@@ -29,8 +29,6 @@ class EngineStage(Stage):
     beat, of a vector's first pass and of a result.
     """
 
-    image: Times
-
     def __init__(self, config: MvuConfig, inputs: Times, outputs: Times):
         super().__init__(inputs, outputs)
         # Of the config, whose properties are worked out anew each time.

@@ -123,13 +123,9 @@ class _Stream:
 
 
 class _Network:
-    """The stages of a pipeline and the streams between them.
-
-    units: of work an image. turns: cycles after which the turns of all shared memories repeat.
-    """
+    """The stages of a pipeline and the streams between them. units: of work an image."""
 
     def __init__(self, pipeline: Pipeline):
-        self.turns = 1
         self.source = _Stream(pipeline.beats, None)
         self.streams = [self.source]
         self.stages: list[Stage | JoinStage] = []
@@ -177,7 +173,6 @@ class _Network:
         stage = RULES[type(config)](config, taken[0], given[0])
         if isinstance(stage, EngineStage):
             stage.image = self.source.times
-            self.turns = max(self.turns, stage.share)
         return stage
 
     def run(
@@ -351,6 +346,8 @@ def _settling(network: _Network, pace: Fraction) -> Iterator[Fraction | None]:
     reach = 2 + max(
         -(-stage.reach // units) for stage, units in zip(network.stages, network.units, strict=True)
     )
+    # Cycles after which the turns of all shared memories repeat.
+    turns = max((s.share for s in network.stages if isinstance(s, EngineStage)), default=1)
     sink = network.sink
     ends: list[int] = []
     shapes: list[bytes] = []
@@ -361,7 +358,7 @@ def _settling(network: _Network, pace: Fraction) -> Iterator[Fraction | None]:
             return
         end = sink.times[(frame + 1) * sink.frame - 1]
         ends.append(end)
-        shapes.append(_shape(events, frame, end, end % network.turns))
+        shapes.append(_shape(events, frame, end, end % turns))
         period = _period(shapes, ends, reach)
         yield Fraction(ends[-1] - ends[-1 - period], period) if period else None
 

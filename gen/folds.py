@@ -25,7 +25,7 @@ from xnorforge.gen.resources import Resources
 from xnorforge.hw.folding import divisors
 from xnorforge.hw.mvu import MvuConfig
 from xnorforge.hw.store import FAMILIES, SPRAM_FAMILIES
-from xnorforge.hw.store_config import SPRAM_SHAPE, SPRAM_SHARES
+from xnorforge.hw.store_config import SPRAM_SHARES, fits_share
 from xnorforge.hw.structures import SPREAD_BITS, engine_for
 from xnorforge.hw.threshold import ThresholdConfig
 from xnorforge.hw.tile_pool import tiles
@@ -288,13 +288,13 @@ class Folds:
 
 def _shares(config: MvuConfig, shares: Iterable[int]) -> dict[int, Resources]:
     """What weights cost with each share of an SPRAM that holds them."""
-    shape, (width, depth) = config.weight_config, SPRAM_SHAPE
+    shape = config.weight_config
     return {
         share: resources.mvu_store(
             replace(config, weight_store="spram", share=share), "weight_store", "spram"
         )
         for share in shares
-        if share > 1 and shape.width <= width and 1 < shape.depth <= depth // share
+        if share > 1 and fits_share(shape.width, shape.depth, share)
     }
 
 

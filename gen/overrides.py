@@ -12,7 +12,7 @@ from xnorforge.gen.layer_plan import WindowPlan
 from xnorforge.gen.layers import Conv, Layer, Pool, Product, Threshold
 from xnorforge.gen.network import Network
 from xnorforge.hw.popcount import PIPELINES, STRUCTURES
-from xnorforge.hw.store_config import SPRAM_SHAPE, SPRAM_SHARES
+from xnorforge.hw.store_config import SPRAM_SHAPE, SPRAM_SHARES, fits_share
 from xnorforge.hw.tile_pool import tiles
 from xnorforge.hw.window import WindowConfig
 
@@ -126,8 +126,8 @@ def _check_share(where: str, layer: Layer, fields: Mapping[str, Any]) -> None:
     pe, simd = fields["pe"], fields["simd"]
     rows = layer.rows // layer.groups
     words = layer.groups * layer.weight_type.planes * -(-rows // pe) * -(-layer.columns // simd)
-    width, depth = SPRAM_SHAPE
-    if pe * simd > width or not 1 < words <= depth // share:
+    if not fits_share(pe * simd, words, share):
+        width, depth = SPRAM_SHAPE
         raise PlanError(
             f"{where}: 1/{share} of an SPRAM holds 2 to {depth // share} words of up to {width} "
             f"weights, not {words} of {pe} x {simd}"

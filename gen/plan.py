@@ -58,6 +58,12 @@ class Plan:
         """The queues behind a value."""
         return next(fork for fork in self.forks if fork.value == value)
 
+    @property
+    def turns(self) -> int:
+        """Cycles after which the turns of all shared SPRAMs repeat."""
+        shares = (plan.share for plan in self.layers if isinstance(plan, LayerPlan))
+        return max(shares, default=1)
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

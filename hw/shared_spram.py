@@ -25,7 +25,15 @@ from amaranth.utils import ceil_log2
 from xnorforge.hw.ram import Spram
 from xnorforge.hw.store_config import SPRAM_SHAPE, SPRAM_SHARES
 
-__all__ = ["SHARED_PORT", "TURN_BITS", "SharedSpram", "SpramShare", "Turns", "pack_shares"]
+__all__ = [
+    "SHARED_PORT",
+    "TURN_BITS",
+    "SharedSpram",
+    "SharedSpramConfig",
+    "SpramShare",
+    "Turns",
+    "pack_shares",
+]
 
 _WIDTH, _DEPTH = SPRAM_SHAPE
 TURN_BITS = ceil_log2(SPRAM_SHARES[-1])
@@ -58,8 +66,7 @@ class SpramShare:
     @property
     def base(self) -> int:
         """Its first address: the turn's bits from the top, the lowest first."""
-        bits = f"{self.turn:0{ceil_log2(self.share)}b}"[::-1]
-        return int(bits, 2) * (_DEPTH // self.share)
+        return _reversed(self.turn, self.share) * (_DEPTH // self.share)
 
     def meets(self, other: "SpramShare") -> bool:
         """Whether there are cycles in which both have their turn."""
@@ -89,11 +96,15 @@ def pack_shares(shares: Sequence[int]) -> list[tuple[int, SpramShare]]:
     for index in sorted(range(len(shares)), key=lambda index: shares[index]):
         share = shares[index]
         spram, offset = divmod(place, eighths)
-        part = offset * share // eighths
-        turn = int(f"{part:0{ceil_log2(share)}b}"[::-1], 2)
+        turn = _reversed(offset * share // eighths, share)
         found[index] = spram, SpramShare(share, turn)
         place += eighths // share
     return [found[index] for index in range(len(shares))]
+
+
+def _reversed(value: int, count: int) -> int:
+    """The bits of 0 .. count - 1, a power of two, the other way round."""
+    return int(f"{value:0{ceil_log2(count)}b}"[::-1], 2)
 
 
 class Turns(wiring.Component):

@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from amaranth.utils import ceil_log2
 
@@ -18,6 +19,7 @@ __all__ = [
     "StoreConfig",
     "StoreFamily",
     "blank_words",
+    "fits_share",
 ]
 
 KINDS = ("block", "lut", "spram", "const")
@@ -85,6 +87,26 @@ def blank_words(name: str, memory: Memory) -> tuple[int, ...]:
     return tuple(int.from_bytes(word, "little") & (1 << width) - 1 for word in words)
 
 
+@lru_cache(maxsize=1 << 16)  # a planner asks for every column of every fold
+def _block_shape(family: str, bits: int, addresses: int) -> tuple[int, int]:
+    """The block shape that takes the fewest block RAMs for so many words, then the fewest banks."""
+
+    def price(shape):
+        width, depth = shape
+        banks = -(-addresses // depth)
+        return -(-bits // width) * banks, banks
+
+    return min(FAMILIES[family].block_shapes, key=price)
+
+
+def fits_share(width: int, depth: int, share: int) -> bool:
+    """Whether so many words of so many bits can live on 1/share of an SPRAM.
+
+    A single word cannot: it is a register.
+    """
+    return width <= SPRAM_SHAPE[0] and 1 < depth <= SPRAM_SHAPE[1] // share
+
+
 @dataclass(frozen=True)
 class StoreConfig:
     """Shape of a `Store`.
@@ -146,11 +168,11 @@ class StoreConfig:
         if self.share > 1:
             if self.kind != "spram":
                 raise ValueError(f"A store of kind {self.kind!r} cannot share its memory")
-            width, depth = SPRAM_SHAPE[0], SPRAM_SHAPE[1] // self.share
-            if self.width > width or not 1 < self.depth <= depth:
+            if not fits_share(self.width, self.depth, self.share):
+                width, depth = SPRAM_SHAPE
                 raise ValueError(
-                    f"A share of 1/{self.share} of an SPRAM holds 2 to {depth} words of up to "
-                    f"{width} bits, not {self.depth} of {self.width}"
+                    f"A share of 1/{self.share} of an SPRAM holds 2 to {depth // self.share} words "
+                    f"of up to {width} bits, not {self.depth} of {self.width}"
                 )
 
     @property
@@ -177,17 +199,14 @@ class StoreConfig:
         """Of its memories: the slot is the lowest bit, so that any depth fills them."""
         return self.depth * self.slots
 
-    @property
+    @cached_property
     def columns(self) -> tuple[int, ...]:
         """Bits of each column; only the last can be narrower than the family's column."""
         full, rest = divmod(self.width, FAMILIES[self.family].column_bits)
         return (FAMILIES[self.family].column_bits,) * full + ((rest,) if rest else ())
 
     def tile(self, column: int) -> tuple[int, int]:
-        """(width, depth) of the memories that a column is built from.
-
-        The block shape that takes the fewest block RAMs, then the fewest banks.
-        """
+        """(width, depth) of the memories that a column is built from."""
         bits = self.columns[column]
         if self.kind == "lut":
             return bits, LUT_RAM_DEPTH
@@ -195,13 +214,7 @@ class StoreConfig:
             return SPRAM_SHAPE
         if self.kind == "const":
             return bits, self.depth
-
-        def price(shape):
-            width, depth = shape
-            banks = -(-self.addresses // depth)
-            return -(-bits // width) * banks, banks
-
-        return min(FAMILIES[self.family].block_shapes, key=price)
+        return _block_shape(self.family, bits, self.addresses)
 
     def banks(self, column: int) -> int:
         """Memories one behind the other in the address space of a column."""

@@ -363,7 +363,7 @@ def _core(
         images,
         passes,
         timeout_cycles=timeout,
-        turns=core_parts(bundle.network, bundle.plan).turns,
+        turns=bundle.plan.turns,
         progress=progress,
     )
 

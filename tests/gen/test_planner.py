@@ -359,7 +359,7 @@ def test_fastest_plan_takes_seconds(device: str) -> None:
         started = time.process_time()
         with contextlib.suppress(PlanError):
             make_plan(network, device=device, goal="max")
-        assert time.process_time() - started < 60
+        assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(
