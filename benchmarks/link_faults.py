@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from link_common import PAGE, RESULTS, WORK, Record, make_bundle, make_network, tested_digest
-from resource_report import insert
+from tables import insert
 
 from xnorforge.sim import link_faults
 from xnorforge.sim.line_faults import BETWEEN, FAULTS, PARTS

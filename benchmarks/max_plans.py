@@ -10,12 +10,11 @@ stopped. Writes max_plans.json and .md, and the table of docs/resources.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from resource_report import insert
+from tables import keep_rows
 
 import xnorforge.gen
 from xnorforge.gen.max_search import fastest_build
@@ -41,17 +40,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/bench/max"))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
-    report_file = options.out / "max_plans.json"
-    report: dict[str, Any] = {}
-    if report_file.is_file():
-        report = json.loads(report_file.read_text())
-    for name in options.only:
-        report[name] = search(name, options.work / name)
-        report_file.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-        table = markdown(report)
-        (options.out / "max_plans.md").write_text(table)
-        insert(PAGE, "max plans", table)
-    print((options.out / "max_plans.md").read_text())
+    table = options.out / "max_plans.md"
+    keep_rows(table, options.only, lambda name: search(name, options.work / name), markdown, PAGE)
 
 
 def search(name: str, work: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ then patched in, built whole as well, and the two bitstreams compared. Writes pa
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tables import keep_rows
 
 import xnorforge.gen
 from xnorforge.gen.build import build
@@ -37,13 +37,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=BOARDS, default=list(BOARDS))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
-    report_file = options.out / "patch.json"
-    report: dict[str, Any] = json.loads(report_file.read_text()) if report_file.is_file() else {}
-    for board in options.only:
-        report[board] = measure(board)
-        report_file.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-        (options.out / "patch.md").write_text(markdown(report))
-    print((options.out / "patch.md").read_text())
+    keep_rows(options.out / "patch.md", options.only, measure, markdown)
 
 
 def measure(board: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from link_common import RESULTS, make_network
-from resource_report import insert
+from tables import insert
 
 from xnorforge.gen.bundle import Bundle, compile_bundle
 from xnorforge.gen.network import Network

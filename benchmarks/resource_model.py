@@ -28,7 +28,8 @@ from typing import Any
 
 from resource_designs import FAMILIES, Block, Design, blocks, design_names, draw
 from resource_fit import elements_of, fit_family, samples, to_toml
-from resource_report import error_table, insert, scatter
+from resource_report import error_table, scatter
+from tables import insert
 
 from xnorforge.gen import devices
 from xnorforge.gen.boards import get_board

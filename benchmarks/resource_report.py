@@ -16,7 +16,7 @@ from resource_fit import Sample
 
 from xnorforge.gen.resources import FITTED
 
-__all__ = ["error_table", "errors", "insert", "scatter"]
+__all__ = ["error_table", "errors", "scatter"]
 
 TITLES = {"ice40": "iCE40", "ecp5": "ECP5", "gowin": "Gowin"}
 CELL_NAMES = {"ice40": "logic cells", "ecp5": "TRELLIS_COMB", "gowin": "LUT4"}
@@ -109,13 +109,3 @@ def scatter(fitted: Fitted, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
-
-
-def insert(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the marks of this name on a page."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- end {name} -->\n"
-    before, _, rest = page.read_text().partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"{page.name} has no marks {begin.strip()} and {end.strip()}")
-    page.write_text(before + begin + text + end + after)

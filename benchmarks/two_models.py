@@ -12,14 +12,13 @@ where a netlist differs from its reference.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from resource_report import insert
+from tables import keep_rows
 
 import xnorforge.gen
 from xnorforge.gen.build import build
@@ -49,18 +48,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--out", type=Path, default=HERE / "results")
     options = parser.parse_args()
-    options.out.mkdir(exist_ok=True)
-    report_file = options.out / "two_models.json"
-    report: dict[str, Any] = {}
-    if report_file.is_file():
-        report = json.loads(report_file.read_text())
-    for name in options.only:
-        report[name] = measure(*PAIRS[name])
-        report_file.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-        table = markdown(report)
-        (options.out / "two_models.md").write_text(table)
-        insert(PAGE, "two models", table)
-    print((options.out / "two_models.md").read_text())
+    table = options.out / "two_models.md"
+    report = keep_rows(table, options.only, lambda name: measure(*PAIRS[name]), markdown, PAGE)
     return int(not all(row["exact"] for row in report.values()))
 
 
